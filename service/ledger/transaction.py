@@ -14,6 +14,7 @@ import msgspec
 
 QUANTITY_MAX = 2**53 - 1  # units; the largest integer that a number in Redis' Lua holds exactly
 STEPS_PER_OFFSET = 16_384  # one message may need that many transactions, each with a position of its own
+SILENT_PREFIX = "."  # items that begin so are only counted: no usage announcement, notice or wake-up for them
 ANY_ITEM = "*"  # stands for "whatever it is" in the places where somebody waits
 
 
