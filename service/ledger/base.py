@@ -88,7 +88,7 @@ class Ledger(Protocol):
         ...
 
     async def place(self, tenant: str, shard: int, instead_of: int | None = None) -> int:
-        """Enter a tenant into the directory if absent (or where it has ``instead_of``); answers the shard that stands."""
+        """Enter a tenant into the directory if absent (or where it has ``instead_of``); answers what stands then."""
         ...
 
     async def claim_name(self, name: str, tenant: str, instead_of: str | None = None) -> str:

@@ -62,7 +62,16 @@ def parse(raw: str) -> Entry:
     if kind == "U":
         revision, time_ms, tenant, item, used, reserved, value, overage, tag, cause = parts
         return UsageChanged(
-            int(revision), int(time_ms), tenant, item, int(used), int(reserved), limit(value), limit(overage), tag, cause
+            int(revision),
+            int(time_ms),
+            tenant,
+            item,
+            int(used),
+            int(reserved),
+            limit(value),
+            limit(overage),
+            tag,
+            cause,
         )
     if kind == "N":
         revision, time_ms, tenant, item, name, used, value, overage, percent, number, cause = parts

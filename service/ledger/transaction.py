@@ -1,7 +1,7 @@
 """What the ledger is asked for, and what it answers.
 
-The ledger knows tenants, items, numbers and bytes, and nothing of licensing. A transaction says what it expects, what it
-takes, what it writes and what it announces; the ledger applies it whole or not at all (docs/design.md 3).
+The ledger knows tenants, items, numbers and bytes, and nothing of licensing. A transaction says what it expects, what
+it takes, what it writes and what it announces; the ledger applies it whole or not at all (docs/design.md 3).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class IndexKey(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A stored record: opaque bytes and the version they were written with; versions of a shard are never used twice."""
+    """A stored record: opaque bytes and the version they were written with; no version of a shard is used twice."""
 
     version: int
     payload: bytes
@@ -44,8 +44,9 @@ class Record(NamedTuple):
 class Expectation(NamedTuple):
     """A record must still have the version it was read at.
 
-    ``version`` 0: the record does not exist. A negative version ``-n`` stands for "as the n-th transaction (counted from
-    1) of this same batch wrote or deleted it, through its first attempt": so a batch may build on its own decisions.
+    ``version`` 0: the record does not exist. A negative version ``-n`` stands for "as the n-th transaction (counted
+    from 1) of this same batch wrote or deleted it, through its first attempt": so a batch may build on its own
+    decisions.
     """
 
     key: RecordKey
@@ -68,7 +69,7 @@ class Take(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """A new quota of an item on one tenant: ``value`` None is unlimited, ``overage`` None is soft (docs/domain.md 4)."""
+    """A new quota of an item on a tenant: ``value`` None is unlimited, ``overage`` None is soft (docs/domain.md 4)."""
 
     tenant: str
     item: str
@@ -101,9 +102,9 @@ class Place(NamedTuple):
 class Wait(msgspec.Struct, frozen=True):
     """``who`` of ``tenant`` waits from now on.
 
-    The reasons are the quota denials of the attempts ``denials_of`` (the ledger knows them) and ``static`` (the caller's;
-    opaque text, part of what makes two refusals the same). It waits at ``places`` and at every (tenant, item) of those
-    denials. Where it already waits for the same reasons nothing changes, and its ``since`` is kept in any case.
+    The reasons are the quota denials of the attempts ``denials_of`` (the ledger knows them) and ``static`` (the
+    caller's; opaque text, part of what makes two refusals the same). It waits at ``places`` and at every (tenant, item)
+    of those denials. Where it already waits for the same reasons nothing changes; its ``since`` is kept in any case.
     """
 
     tenant: str
@@ -117,8 +118,8 @@ class Wait(msgspec.Struct, frozen=True):
 class Emission(msgspec.Struct, frozen=True):
     """An announcement: ``facts`` are the caller's (text without NUL); the ledger adds the revision and the denials.
 
-    ``denials_of`` are the numbers of the earlier, refused attempts whose denials belong to it. With ``unless_same`` it is
-    left out where the attempt's ``wait`` changes no reason.
+    ``denials_of`` are the numbers of the earlier, refused attempts whose denials belong to it. With ``unless_same`` it
+    is left out where the attempt's ``wait`` changes no reason.
     """
 
     facts: str
@@ -158,9 +159,10 @@ class Attempt(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True):
     """One decision. The first of ``attempts`` that no limit refuses is applied; the last one usually takes nothing.
 
-    ``source`` and ``position`` make it happen once: not newer than the last one of that source in that shard, and it is a
-    duplicate. ``idempotency_key`` does the same for callers without a stream. ``tags`` say of tenants what belongs into
-    their usage announcements. ``cause`` is the id of the event that led to it. With ``check_only`` nothing is written.
+    ``source`` and ``position`` make it happen once: not newer than the last one of that source in that shard, and it is
+    a duplicate. ``idempotency_key`` does the same for callers without a stream. ``tags`` say of tenants what belongs
+    into their usage announcements. ``cause`` is the id of the event that led to it. With ``check_only`` nothing is
+    written.
     """
 
     attempts: Sequence[Attempt]
