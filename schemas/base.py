@@ -42,11 +42,24 @@ TtlSeconds = Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)]
 WorkloadIds = Annotated[tuple[Identifier, ...], FailFast(), Field(min_length=1, max_length=WORKLOADS_MAX)]
 Features = Annotated[tuple[CatalogName, ...], FailFast(), Field(max_length=ENTRIES_MAX)]
 
+DENIAL_CODES = (
+    "quota_exceeded",
+    "offering_item_not_enabled",
+    "feature_not_available",
+    "tenant_disabled",
+    "unknown_workload_type",
+    "not_allowed",
+)
 
-# Open sets: a reader must cope with a value that it does not know. The known ones stand in the JSON Schema as
-# x-known-values, so that adding one breaks nobody.
+# Quantities by the name of their offering item.
+Holding = dict[CatalogName, PositiveQuantity]
+
+
 def known_values(*values: str) -> Any:
-    """What a field of an open set of values says in its JSON Schema."""
+    """The values that an open set has today, for its JSON Schema (``x-known-values``).
+
+    A reader must cope with a value that it does not know, so that adding one breaks nobody.
+    """
     return Field(json_schema_extra={"x-known-values": list(values)})
 
 
@@ -54,3 +67,29 @@ class Data(BaseModel):
     """The ``data`` of an event. Unknown fields are ignored, so that a newer producer can talk to an older reader."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Quota(Data):
+    """A quota as it is announced. ``value`` None: unlimited. ``overage`` None: soft (docs/domain.md 4)."""
+
+    value: Quantity | None
+    overage: Quantity | None
+
+
+class Denial(Data):
+    """One thing that stood in the way of a request.
+
+    ``limit`` is value + overage on the tenant ``tenant_id``, ``used`` what was used there before the request, and
+    ``requested`` the net increase on that tenant. ``context`` holds the error code (docs/domain.md 9) of a
+    ``not_allowed``.
+    """
+
+    code: Annotated[str, known_values(*DENIAL_CODES)]
+    offering_item: CatalogName | None = None
+    feature: CatalogName | None = None
+    tenant_id: Identifier | None = None
+    limit: Quantity | None = None
+    used: Quantity | None = None
+    requested: Quantity | None = None
+    message: str
+    context: dict[str, Any] | None = None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from schemas.base import Data, Quantity, known_values
@@ -19,6 +23,10 @@ Code = Literal[
     "version_mismatch",
     "not_allowed",
 ]
+VALUE_BYTES_MAX = 700 * 1024  # a larger original value is left out
+TEXT_BYTES_MAX = 1_000_000  # of key, value and headers as JSON: with the envelope around them still below 1 MiB
+KEY_BYTES_MAX = 1024  # a longer key is no tenant id and would only push out the headers
+
 CODES: tuple[Code, ...] = get_args(Code)
 
 
@@ -49,3 +57,55 @@ class MessageRejected(Data):
     value_base64: str | None = None
     size: Quantity
     sha256: str
+
+
+def describe(
+    *,
+    code: Code,
+    message: str,
+    context: Mapping[str, Any] | None,
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    headers: Sequence[tuple[str, bytes | None]],
+    value: bytes | None,
+) -> dict[str, Any]:
+    """The ``data`` of a dead letter, ready for JSON: what :class:`MessageRejected` describes, absent fields left out.
+
+    ``topic`` is the full name. It always fits into one message: the value goes in first, then the headers in their
+    order while there is room; ``context.headers_left_out`` counts the others. A record without a value has no
+    ``value_base64``, an empty one has an empty one.
+    """
+    content = value or b""
+    data: dict[str, Any] = {"code": code, "message": message, "topic": topic, "partition": partition, "offset": offset}
+    data |= _describe_key(key)
+    if value is not None and len(value) <= VALUE_BYTES_MAX:
+        data["value_base64"] = base64.b64encode(value).decode()
+    kept = _describe_headers(headers, TEXT_BYTES_MAX - len(data.get("value_base64", "")))
+    about = dict(context or {})
+    if len(kept) < len(headers):
+        about["headers_left_out"] = len(headers) - len(kept)
+    if about:
+        data["context"] = about
+    return data | {"headers": kept, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _describe_key(key: bytes | None) -> dict[str, str]:
+    if key is None or len(key) > KEY_BYTES_MAX:
+        return {}
+    try:
+        return {"key": key.decode()}
+    except UnicodeDecodeError:
+        return {"key_base64": base64.b64encode(key).decode()}
+
+
+def _describe_headers(headers: Sequence[tuple[str, bytes | None]], room_bytes: int) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    for name, content in headers:
+        header = {"name": name, "value_base64": None if content is None else base64.b64encode(content).decode()}
+        room_bytes -= len(json.dumps(header)) + 1
+        if room_bytes < 0:
+            break
+        kept.append(header)
+    return kept

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import FailFast, Field, model_validator
 
-from schemas.base import ENTRIES_MAX, QUANTITY_MAX, CatalogName, Data, Flag, Quantity, Status, Version
+from schemas.base import (
+    ENTRIES_MAX,
+    QUANTITY_MAX,
+    CatalogName,
+    Data,
+    Flag,
+    Quantity,
+    Quota,
+    Status,
+    Version,
+    known_values,
+)
+
+ChangeReason = Literal["set", "cascade", "switch"]
 
 
 class QuotaChange(Data):
@@ -52,3 +65,18 @@ class OfferingItemsSet(Data):
         if len({item.name for item in self.items}) != len(self.items):
             raise ValueError("an offering item is named twice")
         return self
+
+
+class VersionedQuota(Quota):
+    """A quota and the version that an update of it may name; 0 while it is unlimited."""
+
+    version: Version
+
+
+class OfferingItemChanged(Data):
+    """An offering item of a tenant as it is now, and what changed it."""
+
+    offering_item: CatalogName
+    status: Status
+    quota: VersionedQuota
+    reason: Annotated[str, known_values(*get_args(ChangeReason))]

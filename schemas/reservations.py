@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import ENTRIES_MAX, CatalogName, Data, Identifier, PositiveQuantity, TtlSeconds
+from schemas.base import ENTRIES_MAX, CatalogName, Data, Denial, Holding, Identifier, PositiveQuantity, TtlSeconds
 
 Mode = Literal["all_or_nothing", "check_only"]
 Items = Annotated[dict[CatalogName, PositiveQuantity], Field(min_length=1, max_length=ENTRIES_MAX)]
@@ -39,3 +39,16 @@ class ReservationRelease(Data):
     """The reserved units are free again."""
 
     reservation_id: Identifier
+
+
+class ReservationAnswered(Data):
+    """What became of a reservation. ``expires_at`` (RFC 3339) is there while it holds its units.
+
+    ``items`` is empty where a reservation is not known.
+    """
+
+    reservation_id: Identifier
+    items: Holding
+    mode: Mode
+    expires_at: str | None = None
+    denials: tuple[Denial, ...] | None = None

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas import base, offering_items, plans, reservations, switches, tenants, workloads
+from schemas import (
+    assignments,
+    base,
+    dead_letters,
+    offering_items,
+    plans,
+    quota_alerts,
+    reservations,
+    switches,
+    tenants,
+    usage,
+    workloads,
+)
 
 Model = type[base.Data]
 
@@ -151,6 +163,185 @@ INBOUND: dict[str, EventType] = _by_type(
         switches.SwitchUndoRequested,
         "Restore what a switch has changed.",
         {"switch_id": "s-1"},
+    ),
+)
+
+_ALERT = {"offering_item": "pw_base_workstations", "used": 10, "quota": {"value": 10, "overage": 2}}
+_RESERVATION = {"reservation_id": "r-1", "items": {"pw_base_workstations": 5}, "mode": "all_or_nothing"}
+_SWITCH = {
+    "switch_id": "s-1",
+    "from_edition": "cyber_protect_adv",
+    "to_edition": "pck_per_workload",
+    "plan_hash": "9d2c6d2f0d4b4b0e",
+    "workloads": {"total": 8, "moved": 8, "denied": 0},
+    "items": [
+        {
+            "offering_item": "p_adv_workstations",
+            "side": "source",
+            "used": 0,
+            "quota": {"value": 10, "overage": None},
+        },
+        {
+            "offering_item": "pw_base_workstations",
+            "side": "destination",
+            "used": 8,
+            "quota": {"value": 10, "overage": None},
+        },
+    ],
+    "warnings": [{"code": "UsageStatisticsWillMigrate", "message": "Usage is counted under other items from now on."}],
+}
+_DENIAL = {
+    "code": "quota_exceeded",
+    "offering_item": "pw_base_workstations",
+    "tenant_id": "msp-1",
+    "limit": 100,
+    "used": 100,
+    "requested": 5,
+    "message": "msp-1 uses 100 of 100 pw_base_workstations; 5 more were requested.",
+}
+_REFUSAL = {"code": "not_allowed", "message": "Another switch of this tenant is running.", "context": {"code": "1012"}}
+
+
+def _alert(name: str, description: str, example: dict[str, Any]) -> EventType:
+    return EventType(f"apportion.quota.{name}.v1", "quota-alerts", quota_alerts.QuotaAlert, description, example)
+
+
+def _reservation(name: str, description: str, example: dict[str, Any]) -> EventType:
+    type_ = f"apportion.reservation.{name}.v1"
+    return EventType(type_, "reservations", reservations.ReservationAnswered, description, example)
+
+
+def _switch(name: str, description: str, example: dict[str, Any]) -> EventType:
+    return EventType(f"apportion.switch.{name}.v1", "switches", switches.SwitchAnswered, description, example)
+
+
+OUTBOUND: dict[str, EventType] = _by_type(
+    EventType(
+        "apportion.assignment.changed.v1",
+        "assignments",
+        assignments.AssignmentChanged,
+        "What a workload holds has changed, or which requested features nothing covers.",
+        {
+            "workload_id": "w-1",
+            "workload_type": "workstation",
+            "edition": "pck_per_workload",
+            "assigned": {"pw_pack_adv_management": 1},
+            "released": {},
+            "holding": {"pw_base_workstations": 1, "pw_pack_adv_management": 1},
+            "uncovered_features": [],
+            "reason": "plan",
+        },
+    ),
+    EventType(
+        "apportion.assignment.denied.v1",
+        "assignments",
+        assignments.AssignmentDenied,
+        "A workload waits for something that was refused; every reason is named.",
+        {
+            "workload_id": "w-2",
+            "workload_type": "workstation",
+            "edition": "pck_per_workload",
+            "requested": {"pw_base_workstations": 1},
+            "holding": {},
+            "denials": [{**_DENIAL, "requested": 1}],
+            "uncovered_features": [],
+        },
+    ),
+    EventType(
+        "apportion.usage.changed.v1",
+        "usage",
+        usage.UsageChanged,
+        "The numbers of an offering item on a tenant, as they are now; the last one counts.",
+        {
+            "offering_item": "pw_base_workstations",
+            "usage_name": "workstations",
+            "application_id": switches.CYBER_PROTECTION,
+            "edition": "pck_per_workload",
+            "unit": "quantity",
+            "used": 8,
+            "reserved": 1,
+            "quota": {"value": 10, "overage": 0},
+            "pricing_mode": "production",
+        },
+    ),
+    _alert("almost_reached", "Usage is near the quota.", {**_ALERT, "used": 8, "threshold_percent": 80}),
+    _alert("reached", "Usage has reached the quota.", _ALERT),
+    _alert("exceeded", "Usage is above what the quota allows.", {**_ALERT, "used": 13}),
+    _alert("cleared", "Usage is no longer near the quota.", {**_ALERT, "used": 7}),
+    _reservation("granted", "The units are set aside.", {**_RESERVATION, "expires_at": "2026-01-31T13:00:00.000Z"}),
+    _reservation(
+        "denied", "Nothing was set aside or committed; every reason is named.", {**_RESERVATION, "denials": [_DENIAL]}
+    ),
+    _reservation("committed", "The units have become a workload's assignment.", _RESERVATION),
+    _reservation("released", "The units are free again, as was asked.", _RESERVATION),
+    _reservation("expired", "The units are free again, because their time was over.", _RESERVATION),
+    _switch("previewed", "What the switch would do; nothing has changed.", _SWITCH),
+    _switch(
+        "started",
+        "The units of the target are reserved; workloads begin to move.",
+        {**_SWITCH, "workloads": {"total": 8, "moved": 0, "denied": 0}},
+    ),
+    _switch(
+        "progressed", "Some workloads have moved.", {**_SWITCH, "workloads": {"total": 8, "moved": 4, "denied": 0}}
+    ),
+    _switch("completed", "Every workload has moved.", {**_SWITCH, "job_id": "j-1", "duration_ms": 420}),
+    _switch(
+        "rejected",
+        "The switch did not start and nothing has changed; every reason is named.",
+        {**_SWITCH, "workloads": {"total": 8, "moved": 0, "denied": 0}, "denials": [_REFUSAL]},
+    ),
+    _switch("undone", "Items and quotas are as they were before the switch.", {**_SWITCH, "drift": []}),
+    _switch(
+        "undo_rejected",
+        "The switch could not be undone and nothing has changed.",
+        {**_SWITCH, "drift": [{"message": "The tenant has been switched again since."}]},
+    ),
+    EventType(
+        "apportion.tenant.changed.v1",
+        "tenants",
+        tenants.TenantChanged,
+        "A tenant as it is now.",
+        {
+            "parent_id": "msp-1",
+            "kind": "customer",
+            "name": "Cedar Dental",
+            "enabled": True,
+            "deleted": False,
+            "pricing_mode": "production",
+            "payment_model": "pay_as_you_go",
+            "version": 3,
+        },
+    ),
+    EventType(
+        "apportion.offering_item.changed.v1",
+        "tenants",
+        offering_items.OfferingItemChanged,
+        "An offering item of a tenant as it is now.",
+        {
+            "offering_item": "pw_base_workstations",
+            "status": 1,
+            "quota": {"value": 10, "overage": 0, "version": 4},
+            "reason": "set",
+        },
+    ),
+    EventType(
+        "apportion.message.rejected.v1",
+        "dead-letters",
+        dead_letters.MessageRejected,
+        "A message that could not be handled, with its original bytes.",
+        {
+            "code": "invalid_data",
+            "message": "data.workload_id: Field required.",
+            "context": {"path": "workload_id"},
+            "topic": "apportion.workload-events",
+            "partition": 3,
+            "offset": 81234,
+            "key": "customer-1",
+            "headers": [{"name": "content-type", "value_base64": "YXBwbGljYXRpb24vY2xvdWRldmVudHMranNvbg=="}],
+            "value_base64": "e30=",
+            "size": 2,
+            "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        },
     ),
 )
 

@@ -30,3 +30,16 @@ class TenantUpserted(Data):
 
 class TenantDeleted(Data):
     """The tenant of the envelope is gone; an upsert brings it back."""
+
+
+class TenantChanged(Data):
+    """A tenant as it is now. ``payment_model`` is the one in force, inherited where the tenant has none of its own."""
+
+    parent_id: Identifier
+    kind: Kind
+    name: str
+    enabled: Flag
+    deleted: Flag
+    pricing_mode: PricingMode
+    payment_model: PaymentModel
+    version: Version
