@@ -126,9 +126,9 @@ class Settings(BaseSettings):
         if self.kafka_security_protocol.startswith("SASL") and not (
             self.kafka_sasl_mechanism and self.kafka_sasl_username and self.kafka_sasl_password
         ):
-            raise ValueError("SASL needs KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+            raise ValueError("SASL needs APPORTION_KAFKA_SASL_MECHANISM, _SASL_USERNAME and _SASL_PASSWORD")
         if (self.kafka_ssl_cert_file is None) != (self.kafka_ssl_key_file is None):
-            raise ValueError("KAFKA_SSL_CERT_FILE and KAFKA_SSL_KEY_FILE are given together or not at all")
+            raise ValueError("APPORTION_KAFKA_SSL_CERT_FILE and _SSL_KEY_FILE are given together or not at all")
         return self
 
     @property
