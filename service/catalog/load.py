@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from service.catalog import check, model, source
 
 BUILT_IN = Path(__file__).with_name("catalog.json")
@@ -87,8 +89,11 @@ def _build(document: source.Document) -> model.Catalog:
         absent_features=frozenset(document.absent_features),
         editions=editions,
         items={
-            entry.name: _item(entry, editions, types.expand(entry.serves), features, groups, infrastructures)
-            for entry in document.items
+            entry.name: msgspec.structs.replace(
+                _item(entry, editions, types.expand(entry.serves), features, groups, infrastructures),
+                position=position,
+            )
+            for position, entry in enumerate(document.items)
         },
     )
 

@@ -130,7 +130,8 @@ class Item(msgspec.Struct, frozen=True):
     """An offering item, the licensable unit.
 
     ``rank`` orders the items of one edition by sub-edition, lowest first (0 where there is only one). ``suffix`` is
-    the name without the edition's prefix. ``requires`` are packs without which this one is of no use.
+    the name without the edition's prefix. ``requires`` are packs without which this one is of no use. ``position`` is
+    the place in the file, which settles the order where no rule does.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Item(msgspec.Struct, frozen=True):
     requires: tuple[str, ...] = ()
     gauge: str | None = None
     infra_id: str | None = None
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
