@@ -53,6 +53,21 @@ class Expectation(NamedTuple):
     version: int
 
 
+class Place(NamedTuple):
+    """Where somebody waits: for room of an item on a tenant, or (``*``) for any change of the tenant."""
+
+    tenant: str
+    item: str
+
+
+class Balance(NamedTuple):
+    """An account must have these numbers when the transaction is decided; otherwise it is a conflict."""
+
+    place: Place
+    used: int
+    reserved: int
+
+
 class Take(msgspec.Struct, frozen=True):
     """Units of an item for a tenant and everyone above it.
 
@@ -90,13 +105,6 @@ class IndexChange(msgspec.Struct, frozen=True):
     key: IndexKey
     member: str
     present: bool
-
-
-class Place(NamedTuple):
-    """Where somebody waits: for room of an item on a tenant, or (``*``) for any change of the tenant."""
-
-    tenant: str
-    item: str
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -167,6 +175,7 @@ class Transaction(msgspec.Struct, frozen=True):
 
     attempts: Sequence[Attempt]
     expect: Sequence[Expectation] = ()
+    balances: Sequence[Balance] = ()
     source: str | None = None
     position: int = 0
     idempotency_key: str | None = None
