@@ -22,7 +22,6 @@ from service.local.server import (
     find_free_ports,
     is_port_free,
     start_on_free_ports,
-    wait_until,
 )
 
 _POM = Path(__file__).with_name("pom.xml")
@@ -109,13 +108,6 @@ class LocalKafka:
         fetch_jars()
         self.servers = start_on_free_ports(self._build_servers, detached=detached)
 
-    def wait_whole(self, seconds: float = 60) -> None:
-        """Return once every broker is a member of the cluster; for after a restart of one of them."""
-        ports = self._ports["listeners"]
-        wait_until(
-            lambda: all(kafka_probe.count_brokers(port) == self.brokers for port in ports), seconds, "every broker"
-        )
-
     def stop(self) -> None:
         """Stop every broker in order."""
         for server in reversed(self.servers):
@@ -168,7 +160,7 @@ class LocalKafka:
             f"kafka-{node}",
             [*java, "kafka.Kafka", str(properties)],
             folder=self.folder,
-            is_ready=lambda: kafka_probe.count_brokers(port) == self.brokers,
+            is_ready=lambda _: kafka_probe.ask(port) == (cluster_id, self.brokers),
             start_seconds_max=_START_SECONDS_MAX,
         )
 
@@ -212,7 +204,7 @@ class MockKafka:
         self.brokers = brokers
         self._answer = folder / "mock-brokers.txt"
         command = [sys.executable, "-m", "service.local.mock_kafka", str(brokers), str(self._answer)]
-        self.servers = [Server("kafka-mock", command, folder=folder, is_ready=self._answer.exists)]
+        self.servers = [Server("kafka-mock", command, folder=folder, is_ready=lambda _: self._answer.exists())]
 
     @property
     def bootstrap_servers(self) -> str:

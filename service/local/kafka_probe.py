@@ -1,4 +1,4 @@
-"""Asks a broker who belongs to its cluster, in Kafka's own protocol and nothing but the standard library.
+"""Asks a broker for its cluster and who belongs to it, in Kafka's own protocol and nothing but the standard library.
 
 A port that accepts connections is not a broker that serves: this is what starting waits for. It is synchronous and
 needs no event loop, so that it works from fixtures, from the command line and in the middle of an async test.
@@ -10,27 +10,42 @@ import socket
 import struct
 
 _METADATA_REQUEST = 3
-_METADATA_VERSION = 1  # the oldest whose answer is simple, and one that every broker still speaks
+_METADATA_VERSION = 2  # the oldest that names the cluster, and one that every broker still speaks
 _CLIENT = b"apportion-probe"
 _TIMEOUT_SECONDS = 2.0
 _ANSWER_BYTES_MAX = 1_000_000
 
 
-def count_brokers(port: int) -> int:
-    """How many brokers the one on this loopback port knows to be alive, itself included; 0 where it does not answer."""
+def ask(port: int) -> tuple[str, int] | None:
+    """The id of the cluster behind the loopback port, and how many of its brokers are alive.
+
+    None where nobody answers, or not in Kafka's protocol.
+    """
     body = struct.pack(">hhih", _METADATA_REQUEST, _METADATA_VERSION, 1, len(_CLIENT)) + _CLIENT
     request = body + struct.pack(">i", 0)  # of no topics: the brokers come with every answer
     try:
         with socket.create_connection(("127.0.0.1", port), _TIMEOUT_SECONDS) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             (size,) = struct.unpack(">i", _receive(connection, 4))
-            if not 8 <= size <= _ANSWER_BYTES_MAX:
-                return 0
-            answer = _receive(connection, size)
-    except OSError:
-        return 0
+            return _read_answer(_receive(connection, size)) if size <= _ANSWER_BYTES_MAX else None
+    except (OSError, struct.error, UnicodeDecodeError):
+        return None
+
+
+def _read_answer(answer: bytes) -> tuple[str, int]:
     (count,) = struct.unpack_from(">i", answer, 4)  # behind the number of the request
-    return max(int(count), 0)
+    offset = 8
+    for _ in range(count):
+        _host, offset = _read_text(answer, offset + 4)  # behind the number of the broker
+        _rack, offset = _read_text(answer, offset + 4)  # behind its port
+    cluster, _ = _read_text(answer, offset)
+    return cluster, count
+
+
+def _read_text(answer: bytes, offset: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from(">h", answer, offset)
+    end = offset + 2 + max(length, 0)  # -1 stands for no text at all
+    return answer[offset + 2 : end].decode(), end
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:

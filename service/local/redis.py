@@ -44,14 +44,14 @@ def require_program() -> str:
     return program
 
 
-def ping(port: int) -> bool:
-    """Whether the server on the loopback port answers and has loaded its file."""
+def find_process(port: int) -> int | None:
+    """The pid of the Redis that listens on the loopback port; None where none answers or it still loads its file."""
     client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=2, socket_connect_timeout=2)
     with contextlib.closing(client):
         try:
-            return bool(client.ping())
+            return int(client.info("server")["process_id"]) if client.ping() else None
         except redis.RedisError:
-            return False
+            return None
 
 
 def build_server(name: str, program: str, folder: Path, port: int, flags: dict[str, str]) -> Server:
@@ -60,7 +60,13 @@ def build_server(name: str, program: str, folder: Path, port: int, flags: dict[s
     data.mkdir(parents=True, exist_ok=True)
     settings = {"bind": "127.0.0.1", "port": str(port), "dir": str(data), "daemonize": "no", **flags}
     command = [program, *(part for key, value in settings.items() for part in (f"--{key}", value))]
-    return Server(name, command, folder=folder, is_ready=lambda: ping(port), start_seconds_max=_START_SECONDS_MAX)
+    return Server(
+        name,
+        command,
+        folder=folder,
+        is_ready=lambda pid: find_process(port) == pid,
+        start_seconds_max=_START_SECONDS_MAX,
+    )
 
 
 class LocalRedis:

@@ -138,7 +138,10 @@ def _ask_ps(pid: int) -> str | None:
 
 
 class Server:
-    """One server program with its place: command, port, data and log stay the same over restarts."""
+    """One server program with its place: command, port, data and log stay the same over restarts.
+
+    ``is_ready`` is asked with the pid. It has to be sure that this server answers and not another one on its port.
+    """
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class Server:
         command: list[str],
         *,
         folder: Path,
-        is_ready: Callable[[], bool],
+        is_ready: Callable[[int], bool],
         start_seconds_max: float = 60,
     ) -> None:
         self.name = name
@@ -197,11 +200,15 @@ class Server:
         ``LocalServerError`` with the end of its log where it ends or the time is over.
         """
         try:
-            wait_until(lambda: self._is_ready() or not self.is_running(), self._start_seconds_max, self.name)
+            wait_until(lambda: self._answers() or not self.is_running(), self._start_seconds_max, self.name)
         except LocalServerError as error:
             raise LocalServerError(f"{error} Its log ends: {self.read_log_tail()}") from None
         if not self.is_running():
             raise LocalServerError(f"{self.name} did not start. Its log ends: {self.read_log_tail()}")
+
+    def _answers(self) -> bool:
+        pid = self.pid
+        return pid is not None and self._is_ready(pid)
 
     def start(self, *, detached: bool = False) -> None:
         """Start the process and wait until it answers."""
