@@ -1,0 +1,292 @@
+"""The one write path: a batch of arrivals in, decisions in the ledger out (docs/design.md 4).
+
+For a batch: find the shards of its tenants, read what its decisions need in one round trip, let the handlers decide, and
+commit each shard in one call. What conflicts is read again and decided again. Everything here may be repeated at any
+point: positions in the ledger make that harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from service import records
+from service.catalog import Catalog
+from service.handlers import backlogs, jobs, table
+from service.handlers.directory import Directory
+from service.handlers.draft import View
+from service.handlers.work import Arrival, MisplacedError, RefusedError, Result, UnknownTenantError, Work
+from service.ledger.base import Ledger
+from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Transaction
+from service.records import Cache, Loader, MissingError, Versioned
+
+LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up a tree of bounded depth
+PAUSE_SECONDS_MAX = 0.05  # between tries after repeated conflicts
+
+log = structlog.get_logger(__name__)
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the engine is told by the settings."""
+
+    unknown_tenant_wait_seconds: float = 60.0
+    topic_prefix: str = "apportion."
+
+
+class Observer(Protocol):
+    """Who counts what the engine does."""
+
+    def decided(self, kind: str, event_type: str, count: int) -> None:
+        """So many arrivals of a type were applied, denied, duplicate, rejected or delayed."""
+
+    def conflicts(self, count: int) -> None:
+        """So many decisions had to be made again."""
+
+    def batch(self, events: int, transactions: int, seconds: float) -> None:
+        """A batch was decided."""
+
+
+class Silent:
+    """An observer that counts nothing."""
+
+    def decided(self, kind: str, event_type: str, count: int) -> None: ...
+
+    def conflicts(self, count: int) -> None: ...
+
+    def batch(self, events: int, transactions: int, seconds: float) -> None: ...
+
+
+def system_clock() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Engine:
+    """Decides batches of arrivals. ``clock`` gives Unix milliseconds."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        catalog: Catalog,
+        options: Options | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], int] = system_clock,
+    ) -> None:
+        self.ledger = ledger
+        self.catalog = catalog
+        self.options = options or Options()
+        self.observer: Observer = observer or Silent()
+        self.clock = clock
+        self.loader = Loader(ledger, Cache())
+        self.directory = Directory(ledger)
+
+    async def handle(self, arrivals: Sequence[Arrival]) -> list[Result]:
+        """Decide a batch; returns when every arrival is decided, in order within each of their streams.
+
+        Raises ``LedgerUnavailable``: nothing is lost, call again with the same arrivals.
+        """
+        return await self.handle_works([_work_of(arrival) for arrival in arrivals])
+
+    async def handle_works(self, works: Sequence[Work]) -> list[Result]:
+        """The same for arrivals whose place in a stream is known."""
+        began = time.perf_counter()
+        pending: Sequence[Work] = works
+        transactions = 0
+        tries = 0
+        while pending:
+            groups = await self.directory.groups(pending)
+            runs = [self._run(shard, [_Event(work) for work in group]) for shard, group in groups.items()]
+            views = [view for view, _ in await asyncio.gather(*runs)]
+            transactions += sum(len(view.transactions) for view in views)
+            await self._mend(pending)
+            undecided = [work for work in pending if work.result is None]
+            tries = tries + 1 if len(undecided) == len(pending) else 0
+            if undecided:
+                await self._pause(len(undecided), tries)
+            pending = undecided
+        await self.directory.nudge(works, self.clock())
+        self._count(works, transactions, time.perf_counter() - began)
+        return [work.result for work in works if work.result is not None]
+
+    async def _mend(self, works: Sequence[Work]) -> None:
+        for work in works:
+            if work.misplaced_in is not None and work.parent_shard is not None:
+                await self.directory.replace(work.tenant, work.misplaced_in, work.parent_shard)
+                work.misplaced_in = None
+
+    async def run_due(self, shards: Sequence[int]) -> int:
+        """One bounded step of everything that is due on these shards: jobs, wake-ups, expiry. Answers how many steps."""
+        return await jobs.run_due(self, shards)
+
+    async def settle(self, shard: int, subjects: Sequence[Subject]) -> None:
+        """Decide all subjects on one shard, trying again what conflicts."""
+        pending = subjects
+        tries = 0
+        while pending:
+            view, done = await self._run(shard, pending)
+            undecided = [subject for subject, decided in zip(pending, done, strict=True) if not decided]
+            tries = tries + 1 if len(undecided) == len(pending) else 0
+            if undecided:
+                await self._pause(len(undecided), tries)
+            pending = undecided
+            del view
+
+    async def _pause(self, undecided: int, tries: int) -> None:
+        """Somebody else writes the same records: let them finish. The more often, the longer."""
+        self.observer.conflicts(undecided)
+        await asyncio.sleep(random.uniform(0, min(PAUSE_SECONDS_MAX, 0.001 * 2**tries)))
+
+    async def _run(self, shard: int, subjects: Sequence[Subject]) -> tuple[View, list[bool]]:
+        """Decide subjects of one shard and commit them; says of each whether it is decided."""
+        loaded: dict[RecordKey, Versioned] = {}
+        view = View(shard, self.catalog, self.clock(), loaded)
+        await self._prefetch(view, loaded, subjects)
+        spans = []
+        for subject in subjects:
+            begin = len(view.transactions)
+            await self._decide(view, loaded, subject)
+            spans.append((begin, len(view.transactions)))
+        outcomes = await self._commit(view)
+        return view, [
+            subject.conclude(outcomes[begin:end]) for subject, (begin, end) in zip(subjects, spans, strict=True)
+        ]
+
+    async def _prefetch(
+        self, view: View, loaded: dict[RecordKey, Versioned], subjects: Sequence[Subject]
+    ) -> None:
+        """Read what the decisions will ask for; each round knows more and so can ask for more."""
+        asking = list(subjects)
+        for _ in range(LOADS_MAX):
+            wanted: dict[RecordKey, None] = {}
+            still_asking = []
+            for subject in asking:
+                keys = [key for key in subject.needs(view) if key not in loaded]
+                if keys:
+                    still_asking.append(subject)
+                    wanted.update(dict.fromkeys(keys))
+            if not wanted:
+                return
+            loaded.update(await self.loader.load({view.shard: wanted}))
+            asking = still_asking
+
+    async def _decide(self, view: View, loaded: dict[RecordKey, Versioned], subject: Subject) -> None:
+        before = len(view.transactions)
+        for _ in range(LOADS_MAX):
+            try:
+                subject.decide(view)
+            except MissingError as missing:
+                view.undo(before)
+                loaded.update(await self.loader.load({view.shard: [missing.key]}))
+            else:
+                return
+        raise AssertionError(f"{subject} asks for ever more records")
+
+    async def _commit(self, view: View) -> list[Outcome]:
+        if not view.transactions:
+            return []
+        outcomes = await self.ledger.commit(view.shard, view.transactions, view.now_ms)
+        for transaction, outcome in zip(view.transactions, outcomes, strict=True):
+            self._learn(transaction, outcome)
+        return outcomes
+
+    def _learn(self, transaction: Transaction, outcome: Outcome) -> None:
+        """What was written or turned out to be stale is not in the cache any more."""
+        if outcome.kind is OutcomeKind.CONFLICT:
+            self.loader.cache.drop(key for key, _ in transaction.expect)
+        elif outcome.kind is not OutcomeKind.STALLED:
+            for attempt in transaction.attempts:
+                self.loader.cache.drop(key for key, _ in attempt.put if Cache.takes(key))
+                self.loader.cache.drop(key for key in attempt.delete if Cache.takes(key))
+
+    def _count(self, works: Sequence[Work], transactions: int, seconds: float) -> None:
+        counts: dict[tuple[str, str], int] = {}
+        for work in works:
+            key = (work.result.kind if work.result else "", work.event.type)
+            counts[key] = counts.get(key, 0) + 1
+        for (kind, event_type), count in counts.items():
+            self.observer.decided(kind, event_type, count)
+        self.observer.batch(len(works), transactions, seconds)
+
+
+def _work_of(arrival: Arrival) -> Work:
+    origin = arrival.origin
+    if origin is None:
+        return Work(arrival, None, 0)
+    return Work(arrival, f"{origin.topic}/{origin.partition}", origin.offset)
+
+
+class Subject(Protocol):
+    """Something to decide on one shard."""
+
+    def needs(self, view: View) -> Iterable[RecordKey]:
+        """The records that the decision will read, as far as they can be told by now."""
+        ...
+
+    def decide(self, view: View) -> None:
+        """Add transactions to the view; raises ``MissingError`` for a record that was not loaded."""
+        ...
+
+    def conclude(self, outcomes: Sequence[Outcome]) -> bool:
+        """What became of those transactions; whether that is the end of it."""
+        ...
+
+
+class _Event:
+    """A work as a subject: its handler decides, and what the handler declines is answered."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.handler = backlogs.UNKNOWN_TENANT if work.waits else table.HANDLERS[work.event.type]
+
+    def needs(self, view: View) -> Iterable[RecordKey]:
+        return self.handler.needs(view, self.work)
+
+    def decide(self, view: View) -> None:
+        work = self.work
+        work.drafts.clear()
+        before = len(view.transactions)
+        try:
+            if work.refused is not None:
+                raise work.refused
+            self.handler.decide(view, work)
+        except RefusedError as refused:
+            view.undo(before)
+            work.reject(view, refused)
+        except UnknownTenantError:
+            view.undo(before)
+            self._wait()
+        except MisplacedError:
+            view.undo(before)
+            work.misplaced_in = view.shard
+
+    def _wait(self) -> None:
+        """The tenant is not there yet. Who waits already goes on waiting; a person gets an answer."""
+        if self.work.queued is not None:
+            self.work.result = Result("delayed")
+        elif self.work.arrival.origin is None:
+            self.work.result = Result("rejected", "unknown_tenant", "there is no such tenant", {"code": "1005"})
+        else:
+            self.work.waits = True
+
+    def conclude(self, outcomes: Sequence[Outcome]) -> bool:
+        work = self.work
+        if any(outcome.kind is OutcomeKind.OVERFLOW for outcome in outcomes):
+            work.refused = RefusedError("invalid_data", "a sum would exceed the largest quantity")
+        if not all(outcome.decided for outcome in outcomes):
+            work.result = None
+        elif work.result is None and outcomes:
+            work.result = Result(_summary(outcomes))
+        return work.result is not None
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    kinds = {outcome.kind for outcome in outcomes}
+    if OutcomeKind.DENIED in kinds:
+        return "denied"
+    return "applied" if OutcomeKind.APPLIED in kinds else "duplicate"

@@ -1,0 +1,236 @@
+"""Offering items down the tree: enabling, disabling, quotas (docs/domain.md 3 and 4).
+
+A change is judged by its outcome: what the tenant has afterwards must be allowed, in whatever order the list says it. A
+change that is refused in one item is refused whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from schemas.offering_items import OfferingItemChange, OfferingItemsSet, QuotaChange
+from service import records
+from service.handlers import announcements, tenants
+from service.handlers.draft import Draft, Step, View
+from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
+from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Limit, Place, RecordKey, Take, Wake
+from service.records import Items, ItemState
+from service.rules import assignment, facets, quotas
+from service.rules import tenants as tenant_rules
+
+DENIALS_SHOWN_MAX = 100  # names in the context of a refusal
+
+
+class DisableJob(msgspec.Struct, frozen=True, tag="disable"):
+    """Items were disabled on a tenant: they are disabled below it too, and the workloads lose them."""
+
+    tenant: str
+    items: tuple[str, ...]
+    cause: str
+    traceparent: str | None
+
+
+class RevokeJob(msgspec.Struct, frozen=True, tag="revoke"):
+    """A quota was lowered below usage: the newest acquisitions in the subtree are taken away."""
+
+    tenant: str
+    item: str
+    cause: str
+    traceparent: str | None
+
+
+def needs(view: View, work: Work) -> Iterable[RecordKey]:
+    """The tenant's way up, its items and those of its parent."""
+    yield from path_keys(view, work.tenant)
+    yield records.items_key(work.tenant)
+    entry = view.peek(records.tenant_key(work.tenant))
+    if entry is not None and entry.value is not None:
+        yield records.items_key(entry.value.parent_id)
+
+
+def set_items(view: View, work: Work) -> None:
+    """Enable and disable items and set quotas; what is not named stays as it is."""
+    data = work.event.data
+    assert isinstance(data, OfferingItemsSet)
+    draft = work.draft(view)
+    _check_tenant(draft, work, data)
+    before = draft.items(work.tenant)
+    changes = _changes(draft, work, data, before)
+    if changes:
+        after = before.changed(changes)
+        _check_outcome(draft, work.tenant, before, after)
+        _write(draft, work, data, before, after, changes)
+    draft.close()
+
+
+def disable(draft: Draft, step: Step, tenant: str, items: Iterable[str], reason: str) -> None:
+    """Turn items off on a tenant; an item that is off has no quota."""
+    before = draft.items(tenant)
+    changes = {
+        name: ItemState(0, version=before.states[name].version + 1, stamp=before.states[name].stamp)
+        for name in items
+        if name in before.enabled
+    }
+    apply(draft, step, tenant, before, changes, reason)
+
+
+def apply(
+    draft: Draft, step: Step, tenant: str, before: Items, changes: Mapping[str, ItemState], reason: str
+) -> None:
+    """Write a tenant's items: the record, the limits, what is counted above, the announcements."""
+    step.put.append((records.items_key(tenant), before.changed(changes)))
+    found = draft.tenant(tenant)
+    parent = found.parent_id if found is not None else tenant_rules.ROOT
+    for name, after in changes.items():
+        known = before.states.get(name, OFF)
+        if after.status != known.status and parent != tenant_rules.ROOT:
+            step.take.append(Take((parent,), SILENT_PREFIX + name, 1 if after.status else -1))
+        if (after.value, after.overage) != (known.value, known.overage):
+            step.limits.append(Limit(tenant, name, after.value, after.overage))
+        if _visible(after) != _visible(known):
+            step.emit.append(changed(draft, tenant, name, after, reason))
+
+
+def changed(draft: Draft, tenant: str, name: str, state: ItemState, reason: str) -> Emission:
+    """The announcement of an item's state on a tenant."""
+    data = {
+        "offering_item": name,
+        "status": state.status,
+        "quota": {"value": state.value, "overage": state.overage, "version": state.shown_version},
+        "reason": reason,
+    }
+    facts = announcements.facts(
+        announcements.OFFERING_ITEM_CHANGED,
+        tenant=tenant,
+        subject=name,
+        identity=f"{state.version}/{draft.cause.id}",
+        time_ms=draft.now_ms,
+        cause=draft.cause.id,
+        traceparent=draft.cause.traceparent,
+        data=data,
+    )
+    return Emission(facts)
+
+
+OFF = ItemState(0)
+
+
+def _visible(state: ItemState) -> tuple[int, int | None, int | None]:
+    return state.status, state.value, state.overage
+
+
+def _check_tenant(draft: Draft, work: Work, data: OfferingItemsSet) -> None:
+    if work.tenant == tenant_rules.ROOT:
+        raise RefusedError("not_allowed", "root has every item and no limit", "1002", tenant_id=work.tenant)
+    placement = draft.placement(work.tenant)
+    if placement is None:
+        raise UnknownTenantError(work.tenant)
+    tenant = draft.tenant(work.tenant)
+    if placement.kind == "unit" or (tenant is not None and tenant.deleted):
+        reason = "a unit uses the items of its customer" if placement.kind == "unit" else "the tenant is deleted"
+        raise RefusedError("not_allowed", reason, "1027", tenant_id=work.tenant)
+    for change in data.items:
+        if draft.catalog.find_item(change.name) is None:
+            raise RefusedError(
+                "unknown_offering_item",
+                f"the catalogue has no offering item {change.name}",
+                offering_item=change.name,
+            )
+
+
+def _changes(draft: Draft, work: Work, data: OfferingItemsSet, before: Items) -> dict[str, ItemState]:
+    """The new states of the items that the event has news of."""
+    model = tenants.payment_model(draft, work.tenant)
+    changes: dict[str, ItemState] = {}
+    for change in data.items:
+        known = before.states.get(change.name, OFF)
+        if not facets.supersedes(work.stamp, known.stamp):
+            continue
+        quota = _quota(draft, change, known, model)
+        same = (change.status, *quota) == _visible(known)
+        changes[change.name] = ItemState(
+            change.status, quota.value, quota.overage, known.version + (0 if same else 1), work.stamp
+        )
+    return changes
+
+
+def _quota(draft: Draft, change: OfferingItemChange, known: ItemState, payment_model: str) -> quotas.Quota:
+    item = draft.catalog.item(change.name)
+    wanted: QuotaChange | None = change.quota
+    if wanted is not None and wanted.version is not None and wanted.version != known.shown_version:
+        raise RefusedError(
+            "version_mismatch",
+            f"the quota of {change.name} has version {known.shown_version}",
+            "1001",
+            offering_item=change.name,
+            version=known.shown_version,
+        )
+    if not change.status or item.type == "feature":
+        return quotas.UNLIMITED
+    if not change.sets_quota:
+        return quotas.Quota(known.value, known.overage) if known.status else quotas.UNLIMITED
+    if wanted is None:
+        return quotas.UNLIMITED
+    quota = quotas.settle(wanted.value, wanted.overage, payment_model)
+    if quotas.too_large(quota):
+        raise RefusedError("invalid_data", f"value and overage of {change.name} are too large together")
+    return quota
+
+
+def _check_outcome(draft: Draft, tenant_id: str, before: Items, after: Items) -> None:
+    """What the tenant has afterwards must be there above it, and a customer has one edition of an application."""
+    tenant = draft.tenant(tenant_id)
+    assert tenant is not None  # its placement has been read
+    if tenant.parent_id != tenant_rules.ROOT:
+        missing = sorted(after.enabled - before.enabled - draft.items(tenant.parent_id).enabled)
+        if missing:
+            raise RefusedError(
+                "not_allowed",
+                f"{len(missing)} items are not enabled on {tenant.parent_id}: {', '.join(missing[:5])}",
+                "1021",
+                tenant_id=tenant.parent_id,
+                offering_items=missing[:DENIALS_SHOWN_MAX],
+            )
+    if tenant.kind != "customer":
+        return
+    for application, editions in assignment.edition_conflicts(draft.catalog, after.enabled).items():
+        raise RefusedError(
+            "not_allowed",
+            f"a customer has one edition or billing mode, not {' and '.join(editions)}",
+            "1027",
+            application_id=application,
+            editions=list(editions),
+        )
+
+
+def _write(
+    draft: Draft,
+    work: Work,
+    data: OfferingItemsSet,
+    before: Items,
+    after: Items,
+    changes: Mapping[str, ItemState],
+) -> None:
+    tenant = work.tenant
+    step = draft.step()
+    apply(draft, step, tenant, before, changes, "set")
+    off = sorted(before.enabled - after.enabled)
+    if off and data.cascade:
+        job = DisableJob(tenant, tuple(off), work.cause.id, work.cause.traceparent)
+        tenants.put_job(step, f"disable/{tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
+    elif off:
+        step.idle.extend(Place(tenant, name) for name in off)
+        step.idle.extend(Place(tenant, SILENT_PREFIX + name) for name in off)
+    if after.enabled - before.enabled:
+        step.wake.append(Wake(Place(tenant, ANY_ITEM), "offering_item"))
+    if data.on_shortfall == "revoke":
+        for name, state in changes.items():
+            if state.value is not None:
+                job_id = f"revoke/{tenant}/{name}"
+                revoke = RevokeJob(tenant, name, work.cause.id, work.cause.traceparent)
+                tenants.put_job(step, job_id, revoke, draft.now_ms)
+    if step.idle:
+        refused = RefusedError("not_allowed", "items that are in use cannot be disabled without cascade", "1023")
+        work.emit_rejection(draft.step().emit, refused, draft.now_ms, 0)

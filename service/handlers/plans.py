@@ -1,0 +1,207 @@
+"""What is said of protection plans: saved, applied, revoked, deleted (docs/domain.md 6).
+
+A plan that changes while it is applied to workloads is carried out by a job, in bounded steps, so that other tenants do
+not wait for it. Later plan events of the same tenant queue up behind that job, so that their order is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from schemas.plans import PlanApplied, PlanDeleted, PlanRevoked, PlanSaved
+from service import records
+from service.handlers import assignments, backlogs, workloads
+from service.handlers.draft import Draft, Step, View
+from service.handlers.work import Queued, RefusedError, Result, Work, path_keys
+from service.ledger.transaction import RecordKey, Timer
+from service.records import Link, Plan
+from service.rules import facets
+
+WORKLOADS_INLINE_MAX = 64  # applied or revoked at once; more become a job
+WORKLOADS_PER_STEP = 200  # decided in one step of a job
+
+
+class PlanJob(msgspec.Struct, frozen=True, tag="plan"):
+    """A plan has changed: every workload that it is applied to is looked at again, from ``cursor`` on."""
+
+    tenant: str
+    backlog: str
+    number: int
+    plan: str
+    cause: str
+    traceparent: str | None
+    cursor: int = 0
+
+
+def needs(view: View, work: Work) -> Iterable[RecordKey]:
+    """The tenant's way up and the plan; for applying and revoking, the workloads with their plans too."""
+    data = work.event.data
+    yield from path_keys(view, work.tenant)
+    yield records.backlog_key(work.tenant, backlogs.PLANS)
+    yield records.plan_key(work.tenant, data.plan_id)  # type: ignore[attr-defined]  # each of the four has one
+    if isinstance(data, PlanSaved | PlanDeleted):
+        yield records.applied_count_key(work.tenant, data.plan_id)
+    elif isinstance(data, PlanApplied | PlanRevoked) and len(data.workload_ids) <= WORKLOADS_INLINE_MAX:
+        for workload_id in data.workload_ids:
+            yield from workloads.needs_of(view, work.tenant, workload_id)
+
+
+def save(view: View, work: Work) -> None:
+    """A plan's whole content."""
+    data = work.event.data
+    assert isinstance(data, PlanSaved)
+    unknown = [feature for feature in data.features if feature not in view.catalog.features]
+    if unknown:
+        raise RefusedError("unknown_feature", f"the catalogue has no feature {unknown[0]}", features=unknown[:10])
+    draft = _open(view, work)
+    if draft is None:
+        return
+    before = draft.plan(work.tenant, data.plan_id)
+    if before is None or facets.supersedes(work.stamp, before.stamp):
+        now = Plan(
+            enabled=data.enabled,
+            features=tuple(sorted(set(data.features))),
+            deleted=False,
+            stamp=work.stamp,
+            deleted_at_us=before.deleted_at_us if before else -1,
+            name=data.name,
+        )
+        step = draft.step()
+        step.put.append((records.plan_key(work.tenant, data.plan_id), now))
+        if _effect(before) != _effect(now):
+            _reach(view, draft, step, work, data.plan_id)
+    draft.close()
+
+
+def delete(view: View, work: Work) -> None:
+    """A plan is gone from every workload; remembered for a day, so that late news does not revive it."""
+    data = work.event.data
+    assert isinstance(data, PlanDeleted)
+    draft = _open(view, work)
+    if draft is None:
+        return
+    before = draft.plan(work.tenant, data.plan_id)
+    if before is None or facets.supersedes(work.stamp, before.stamp):
+        deleted_at_us = max(work.stamp.time_us, before.deleted_at_us if before else -1)
+        now = Plan(enabled=False, features=(), deleted=True, stamp=work.stamp, deleted_at_us=deleted_at_us)
+        step = draft.step()
+        step.put.append((records.plan_key(work.tenant, data.plan_id), now))
+        forget = f"forget/plan/{work.tenant}/{data.plan_id}"
+        step.timers.append(Timer(forget, workloads.forget_at_ms(draft)))
+        _reach(view, draft, step, work, data.plan_id)
+    draft.close()
+
+
+def apply(view: View, work: Work) -> None:
+    """A plan now protects some workloads too. Either half may be missing yet: the link is kept."""
+    data = work.event.data
+    assert isinstance(data, PlanApplied)
+    _link(view, work, data.plan_id, data.workload_ids, applied=True)
+
+
+def revoke(view: View, work: Work) -> None:
+    """A plan protects some workloads no longer."""
+    data = work.event.data
+    assert isinstance(data, PlanRevoked)
+    _link(view, work, data.plan_id, data.workload_ids, applied=False)
+
+
+def link_one(view: View, work: Work, step: int, plan_id: str, workload_id: str, *, applied: bool) -> None:
+    """One workload of a plan.applied or plan.revoked; ``step`` is its place in the event's list."""
+    draft = work.draft(view, step)
+    workloads.check_tenant(draft, work.tenant)
+    if _turn(work) is None:
+        backlogs.read(draft, work.tenant, backlogs.PLANS)  # it must still be empty when this is applied
+    before = draft.workload(work.tenant, workload_id)
+    plan = draft.plan(work.tenant, plan_id)
+    known = before.links.get(plan_id)
+    removed_at_us = max(before.removed_at_us, plan.deleted_at_us if plan else -1)
+    if work.event.time_us >= removed_at_us and facets.supersedes(work.stamp, known.stamp if known else None):
+        link = Link(applied, work.stamp, 0 if applied else draft.now_ms)
+        now = msgspec.structs.replace(before, links={**before.links, plan_id: link})
+        assignments.reassign(draft, work.tenant, workload_id, now, "plan")
+        for way in draft.steps:
+            index = records.applied_index(work.tenant, plan_id)
+            way.include(index, workload_id) if applied else way.exclude(index, workload_id)
+    draft.close()
+
+
+def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
+    """One workload of a plan that has changed; a deletion takes the plan off it for good."""
+    now = draft.workload(job.tenant, workload_id)
+    plan = draft.plan(job.tenant, job.plan)
+    link = now.links.get(job.plan)
+    gone = link is not None and plan is not None and link.stamp.time_us <= plan.deleted_at_us
+    if gone:
+        now = msgspec.structs.replace(now, links={name: one for name, one in now.links.items() if name != job.plan})
+    assignments.reassign(draft, job.tenant, workload_id, now, "plan")
+    for step in draft.steps:
+        if gone:
+            step.exclude(records.applied_index(job.tenant, job.plan), workload_id)
+
+
+def _open(view: View, work: Work) -> Draft | None:
+    """The event's transaction, or None where it has to wait behind a job of its tenant."""
+    draft = work.draft(view)
+    workloads.check_tenant(draft, work.tenant)
+    if _turn(work) is None and backlogs.read(draft, work.tenant, backlogs.PLANS).busy:
+        _wait(draft, work)
+        return None
+    return draft
+
+
+def _turn(work: Work) -> Queued | None:
+    """The event's place in the backlog of plans, where it comes from there."""
+    return work.queued if work.queued is not None and work.queued.backlog == backlogs.PLANS else None
+
+
+def _wait(draft: Draft, work: Work) -> None:
+    backlog = backlogs.read(draft, work.tenant, backlogs.PLANS)
+    backlogs.append(draft, draft.step(), work, backlogs.PLANS, backlog, draft.now_ms)
+    draft.close()
+    work.result = Result("delayed")
+
+
+def _link(view: View, work: Work, plan_id: str, workload_ids: Sequence[str], *, applied: bool) -> None:
+    begin, end = 0, len(workload_ids)
+    turn = _turn(work)
+    if turn is not None:
+        begin = turn.done
+        end = min(end, begin + WORKLOADS_PER_STEP)
+        turn.reached = end
+    else:
+        draft = _open(view, work)
+        if draft is None:
+            return
+        if end > WORKLOADS_INLINE_MAX:
+            _wait(draft, work)
+            return
+        work.drafts.clear()
+    for number in range(begin, end):
+        link_one(view, work, number, plan_id, workload_ids[number], applied=applied)
+
+
+def _reach(view: View, draft: Draft, step: Step, work: Work, plan_id: str) -> None:
+    """Where the plan is applied to workloads, a job looks at them again.
+
+    An event that comes out of the backlog is the first in it; the job takes its place there.
+    """
+    if not view.read(records.applied_count_key(work.tenant, plan_id)).value:
+        return
+    backlog = backlogs.read(draft, work.tenant, backlogs.PLANS)
+    turn = _turn(work)
+    number = backlog.next if turn is None else turn.number
+    job = PlanJob(work.tenant, backlogs.PLANS, number, plan_id, work.cause.id, work.cause.traceparent)
+    if turn is None:
+        backlogs.enqueue(step, work.tenant, backlogs.PLANS, backlog, job, draft.now_ms)
+    else:
+        backlogs.replace(step, work.tenant, backlogs.PLANS, number, job)
+
+
+def _effect(plan: Plan | None) -> tuple[bool, tuple[str, ...]]:
+    """What of a plan counts for the workloads that it is applied to."""
+    if plan is None or plan.deleted or not plan.enabled:
+        return False, ()
+    return True, plan.features

@@ -1,0 +1,306 @@
+"""Reservations: units set aside, committed to a workload, extended, released, expired (docs/domain.md 6, rule 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from schemas.reservations import ReservationCommit, ReservationExtend, ReservationRelease, ReservationReserve
+from service import records
+from service.handlers import announcements, assignments, workloads
+from service.handlers.draft import Cause, Draft, Placement, Step, View
+from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
+from service.ledger.transaction import Emission, RecordKey, Take, Timer, Wait
+from service.records import Reservation
+from service.rules import facets
+
+HELD, DENIED, COMMITTED, RELEASED, EXPIRED = "held", "denied", "committed", "released", "expired"
+
+
+def needs(view: View, work: Work) -> Iterable[RecordKey]:
+    """The tenant's way up and the reservation; for a commit, the workload too."""
+    data = work.event.data
+    reservation_id: str = data.reservation_id  # type: ignore[attr-defined]  # each of the four has one
+    yield from path_keys(view, work.tenant)
+    yield records.reservation_key(work.tenant, reservation_id)
+    yield records.waiting_key(work.tenant, waiting_name(reservation_id))
+    if isinstance(data, ReservationCommit):
+        yield from workloads.needs_of(view, work.tenant, data.workload_id)
+
+
+def waiting_name(reservation_id: str) -> str:
+    """Under which name the ledger keeps why a reservation was refused; no workload has such an id."""
+    return f"reservation/{reservation_id}"
+
+
+def reserve(view: View, work: Work) -> None:
+    """Set units aside, all of them or none. The same request again answers with the first outcome."""
+    data = work.event.data
+    assert isinstance(data, ReservationReserve)
+    draft = work.draft(view)
+    placement = _placement(draft, work.tenant)
+    _check_items(view, data.items)
+    known = draft.reservation(work.tenant, data.reservation_id)
+    if known is not None and data.mode != "check_only":
+        _answer_again(view, draft, work, data, known)
+    elif data.mode == "check_only":
+        _check(draft, placement, work, data)
+    else:
+        _take(draft, placement, work, data)
+    draft.close()
+
+
+def commit(view: View, work: Work) -> None:
+    """The units become the workload's assignment; what it holds already or does not need is released."""
+    data = work.event.data
+    assert isinstance(data, ReservationCommit)
+    draft = work.draft(view)
+    placement = _placement(draft, work.tenant)
+    known = draft.reservation(work.tenant, data.reservation_id)
+    workload = draft.workload(work.tenant, data.workload_id)
+    if known is None or known.state != HELD or workload.type is None:
+        if known is None or known.cause != work.event.id:
+            what = "workload" if known is not None and known.state == HELD else "reservation"
+            _deny(draft, work, data.reservation_id, known, f"there is no such {what}, or it has ended")
+        draft.close()
+        return
+    released = _end(draft, placement, work.tenant, data.reservation_id, known, COMMITTED, work.cause)
+    gauges = dict(workload.gauges)
+    for item, quantity in known.items.items():
+        gauge = getattr(view.catalog.find_item(item), "gauge", None)
+        if gauge:
+            gauges[gauge] = gauges.get(gauge, 0) + quantity
+    now = msgspec.structs.replace(workload, gauges=gauges)
+    assignments.reassign(draft, work.tenant, data.workload_id, now, "reservation", released=released)
+    draft.close()
+
+
+def extend(view: View, work: Work) -> None:
+    """The reservation lasts so long from now."""
+    data = work.event.data
+    assert isinstance(data, ReservationExtend)
+    draft = work.draft(view)
+    _placement(draft, work.tenant)
+    known = draft.reservation(work.tenant, data.reservation_id)
+    if known is None or known.state != HELD:
+        _deny(draft, work, data.reservation_id, known, "there is no such reservation, or it has ended")
+    elif known.cause != work.event.id:
+        longer = msgspec.structs.replace(
+            known,
+            expires_at_ms=draft.now_ms + data.ttl_seconds * 1000,
+            extensions=known.extensions + 1,
+            cause=work.event.id,
+        )
+        step = draft.step()
+        step.put.append((records.reservation_key(work.tenant, data.reservation_id), longer))
+        step.timers.append(Timer(expiry(work.tenant, data.reservation_id), longer.expires_at_ms))
+        step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, longer))
+    draft.close()
+
+
+def release(view: View, work: Work) -> None:
+    """The units are free again. A reservation that has ended, or is not known, is left alone without a word."""
+    data = work.event.data
+    assert isinstance(data, ReservationRelease)
+    draft = work.draft(view)
+    placement = _placement(draft, work.tenant)
+    known = draft.reservation(work.tenant, data.reservation_id)
+    if known is not None and known.state == HELD:
+        end(draft, placement, work.tenant, data.reservation_id, known, RELEASED)
+    draft.close()
+
+
+def end(
+    draft: Draft, placement: Placement, tenant: str, reservation_id: str, known: Reservation, state: str
+) -> None:
+    """A reservation ends without a workload: its units are free, and it is announced."""
+    ended = _end(draft, placement, tenant, reservation_id, known, state, draft.cause)
+    step = draft.step()
+    step.take.extend(ended.take)
+    step.put.extend(ended.put)
+    step.timers.extend(ended.timers)
+    step.emit.extend(ended.emit)
+
+
+def expiry(tenant: str, reservation_id: str) -> str:
+    """The timer of a reservation."""
+    return f"expire/{tenant}/{reservation_id}"
+
+
+def _placement(draft: Draft, tenant: str) -> Placement:
+    placement = draft.placement(tenant)
+    if placement is None:
+        raise UnknownTenantError(tenant)
+    return placement
+
+
+def _check_items(view: View, items: Mapping[str, int]) -> None:
+    for name in items:
+        item = view.catalog.find_item(name)
+        if item is None:
+            raise RefusedError("unknown_offering_item", f"the catalogue has no offering item {name}", offering_item=name)
+        if item.type == "feature":
+            raise RefusedError("not_allowed", f"{name} has no quantity", "1027", offering_item=name)
+
+
+def _static_denials(placement: Placement, items: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Reasons to refuse that no quota has to do with."""
+    denials = assignments.disabled_denials(placement)
+    for item, quantity in items.items():
+        if item not in placement.items.enabled:
+            denials.append(
+                {
+                    "code": "offering_item_not_enabled",
+                    "offering_item": item,
+                    "tenant_id": placement.customer,
+                    "requested": quantity,
+                    "message": f"{item} is not enabled on {placement.customer}",
+                }
+            )
+    return denials
+
+
+def _take(draft: Draft, placement: Placement, work: Work, data: ReservationReserve) -> None:
+    static = _static_denials(placement, data.items)
+    key = records.reservation_key(work.tenant, data.reservation_id)
+    held = Reservation(
+        items=dict(data.items),
+        ttl_seconds=data.ttl_seconds,
+        state=HELD,
+        expires_at_ms=draft.now_ms + data.ttl_seconds * 1000,
+        cause=work.event.id,
+    )
+    if not static:
+        step = draft.step()
+        step.take.extend(Take(placement.path, item, n, n) for item, n in data.items.items())
+        step.put.append((key, held))
+        step.timers.append(Timer(expiry(work.tenant, data.reservation_id), held.expires_at_ms))
+        step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, held))
+    denied = msgspec.structs.replace(held, state=DENIED, expires_at_ms=0, ended_at_ms=draft.now_ms)
+    step = draft.step()
+    refused = tuple(range(len(draft.steps) - 1))
+    step.put.append((key, denied))
+    step.timers.append(_forget(draft, work.tenant, data.reservation_id))
+    step.wait = Wait(work.tenant, waiting_name(data.reservation_id), _json(static).decode(), (), refused, indexed=False)
+    step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, static, denials_of=refused))
+
+
+def _check(draft: Draft, placement: Placement, work: Work, data: ReservationReserve) -> None:
+    """Say whether it would be granted, and change nothing."""
+    static = _static_denials(placement, data.items)
+    if not static:
+        step = draft.step()
+        step.probe = True
+        step.take.extend(Take(placement.path, item, n, n) for item, n in data.items.items())
+        content = _content(data.reservation_id, data.items, mode="check_only")
+        step.emit.append(_emission(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, content))
+    step = draft.step()
+    refused = tuple(range(len(draft.steps) - 1))
+    emission = _denied(
+        draft, work.tenant, data.reservation_id, data.items, static, denials_of=refused, mode="check_only"
+    )
+    step.emit.append(emission)
+
+
+def _answer_again(view: View, draft: Draft, work: Work, data: ReservationReserve, known: Reservation) -> None:
+    if (known.items, known.ttl_seconds) != (dict(data.items), data.ttl_seconds):
+        raise RefusedError(
+            "not_allowed",
+            f"reservation {data.reservation_id} exists with other content",
+            "1027",
+            reservation_id=data.reservation_id,
+        )
+    step = draft.step()
+    if known.state != DENIED:
+        step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, known))
+        return
+    waiting = view.read(records.waiting_key(work.tenant, waiting_name(data.reservation_id))).value
+    denials = msgspec.json.decode(waiting.static) if waiting else []
+    denials += [announcements.quota_denial(denial) for denial in waiting.denials] if waiting else []
+    step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, denials))
+
+
+def _deny(draft: Draft, work: Work, reservation_id: str, known: Reservation | None, message: str) -> None:
+    items = known.items if known else {}
+    denials = [{"code": "not_allowed", "message": message}]
+    draft.step().emit.append(_denied(draft, work.tenant, reservation_id, items, denials))
+
+
+def _end(
+    draft: Draft,
+    placement: Placement,
+    tenant: str,
+    reservation_id: str,
+    known: Reservation,
+    state: str,
+    cause: Cause,
+) -> assignments.Released:
+    """What it means that a reservation ends: units back, remembered for a day, announced."""
+    ended = msgspec.structs.replace(known, state=state, ended_at_ms=draft.now_ms, cause=cause.id)
+    types = {
+        COMMITTED: announcements.RESERVATION_COMMITTED,
+        RELEASED: announcements.RESERVATION_RELEASED,
+        EXPIRED: announcements.RESERVATION_EXPIRED,
+    }
+    return assignments.Released(
+        take=[Take(placement.path, item, -n, -n) for item, n in known.items.items()],
+        put=[(records.reservation_key(tenant, reservation_id), ended)],
+        timers=[Timer(expiry(tenant, reservation_id), None), _forget(draft, tenant, reservation_id)],
+        emit=[_announce(draft, tenant, reservation_id, types[state], known)],
+    )
+
+
+def _forget(draft: Draft, tenant: str, reservation_id: str) -> Timer:
+    return Timer(f"forget/reservation/{tenant}/{reservation_id}", draft.now_ms + facets.REMEMBERED_SECONDS * 1000)
+
+
+def _announce(draft: Draft, tenant: str, reservation_id: str, type_: str, known: Reservation) -> Emission:
+    content = _content(reservation_id, known.items, expires_at=announcements.rfc3339(known.expires_at_ms))
+    return _emission(draft, tenant, reservation_id, type_, content)
+
+
+def _denied(
+    draft: Draft,
+    tenant: str,
+    reservation_id: str,
+    items: Mapping[str, int],
+    denials: list[dict[str, Any]],
+    *,
+    denials_of: tuple[int, ...] = (),
+    mode: str = "all_or_nothing",
+) -> Emission:
+    content = _content(reservation_id, items, mode=mode, denials=denials)
+    return _emission(draft, tenant, reservation_id, announcements.RESERVATION_DENIED, content, denials_of)
+
+
+def _content(
+    reservation_id: str, items: Mapping[str, int], *, mode: str = "all_or_nothing", **more: Any
+) -> dict[str, Any]:
+    return {"reservation_id": reservation_id, "items": dict(items), "mode": mode, **more}
+
+
+def _emission(
+    draft: Draft,
+    tenant: str,
+    reservation_id: str,
+    type_: str,
+    content: Mapping[str, Any],
+    denials_of: tuple[int, ...] = (),
+) -> Emission:
+    facts = announcements.facts(
+        type_,
+        tenant=tenant,
+        subject=reservation_id,
+        identity=draft.cause.id,
+        time_ms=draft.now_ms,
+        cause=draft.cause.id,
+        traceparent=draft.cause.traceparent,
+        data=content,
+        by_content=False,  # when it expires depends on the moment of the decision; the id does not
+    )
+    return Emission(facts, denials_of)
+
+
+_json = msgspec.json.Encoder().encode

@@ -1,0 +1,148 @@
+"""One event on its way to its decision, and the two ways in which a handler can decline it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from schemas.envelope import Inbound
+from service import records
+from service.handlers import announcements
+from service.handlers.announcements import Origin
+from service.handlers.draft import Cause, Draft, View
+from service.ledger.transaction import STEPS_PER_OFFSET, Emission, RecordKey
+from service.rules import facets
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """An event as it came in. Without an origin it came over HTTP or from a person; what arrives so is always the newest."""
+
+    event: Inbound
+    origin: Origin | None = None
+
+
+class Result(msgspec.Struct):
+    """What became of an arrival: applied, denied, duplicate, rejected (with code and reason), or delayed."""
+
+    kind: str
+    code: str | None = None
+    message: str = ""
+    context: Mapping[str, Any] = {}
+
+
+class Handler(NamedTuple):
+    """What an event type does: the records its decision will read, as far as they can be told by now, and the decision."""
+
+    needs: Callable[[View, Work], Iterable[RecordKey]]
+    decide: Callable[[View, Work], None]
+
+
+class RefusedError(Exception):
+    """An event that may not be: a dead letter, or an HTTP error. ``error`` is the code of docs/domain.md 9, if any."""
+
+    def __init__(self, code: str, message: str, error: str | None = None, **context: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.context = {"code": error, **context} if error else context
+
+
+class MisplacedError(Exception):
+    """The directory names a shard where the tenant is not: the rest of a crash, to be mended."""
+
+
+class UnknownTenantError(Exception):
+    """The event's tenant, or the parent it names, does not exist yet."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(tenant)
+        self.tenant = tenant
+
+
+class Queued(msgspec.Struct):
+    """The place of an event that comes out of a backlog; how much of its list is done, and to where this step got."""
+
+    backlog: str
+    number: int
+    done: int = 0
+    reached: int | None = None
+
+
+class Work:
+    """An arrival with its place in a stream: ``source`` and ``number`` make it happen once."""
+
+    __slots__ = (
+        "arrival", "cause", "drafts", "event", "misplaced_in", "number", "parent_shard", "queued", "refused", "result",
+        "source", "stamp", "waits",
+    )  # fmt: skip
+
+    def __init__(self, arrival: Arrival, source: str | None, number: int, *, queued: Queued | None = None) -> None:
+        event = arrival.event
+        self.arrival = arrival
+        self.event = event
+        self.source = source
+        self.number = number
+        self.queued = queued  # out of a backlog, so it does not go into one again
+        self.cause = Cause(event.id, event.traceparent)
+        self.stamp = facets.stamp(event.source, event.id, event.time_us, event.sequence)
+        self.result: Result | None = None
+        self.drafts: list[Draft] = []
+        self.refused: RefusedError | None = None  # found out where no handler could say so
+        self.waits = False  # for its tenant: it goes into the backlog of the unknown
+        self.parent_shard: int | None = None  # of a tenant's upsert
+        self.misplaced_in: int | None = None  # where the directory says the tenant is, and it is not
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the event is about."""
+        return self.event.tenantid
+
+    def draft(self, view: View, step: int = 0) -> Draft:
+        """A transaction of this event; ``step`` counts its transactions and must be the same at every try."""
+        draft = Draft(view, self.cause, self.source, self.number * STEPS_PER_OFFSET + step)
+        self.drafts.append(draft)
+        return draft
+
+    def reject(self, view: View, refused: RefusedError) -> None:
+        """Write the dead letter, in the step that moves the event's position, and only while what was read holds."""
+        unfinished = self.drafts[-1] if self.drafts else self.draft(view)
+        unfinished.steps.clear()
+        step = unfinished.step()
+        self.emit_rejection(step.emit, refused, view.now_ms)
+        unfinished.close()
+        self.result = Result("rejected", refused.code, refused.message, refused.context)
+
+    def emit_rejection(self, emissions: list[Emission], refused: RefusedError, now_ms: int, *denials_of: int) -> None:
+        """Announce the rejection, where there is an original message to show."""
+        if self.arrival.origin is None:
+            return
+        facts = announcements.rejection_facts(
+            self.arrival.origin,
+            refused.code,
+            refused.message,
+            refused.context,
+            tenant=self.tenant,
+            time_ms=now_ms,
+            cause=self.cause.id,
+        )
+        emissions.append(Emission(facts, denials_of))
+
+
+def path_keys(view: View, tenant: str) -> list[RecordKey]:
+    """The records of the way from a tenant up to root, as far as it is known by now."""
+    keys = []
+    customer: str | None = None
+    name = tenant
+    while name != "root" and len(keys) < records.PATH_KEYS_MAX:
+        key = records.tenant_key(name)
+        keys.append(key)
+        entry = view.peek(key)
+        if entry is None or entry.value is None:
+            break
+        if customer is None and entry.value.kind != "unit":
+            customer = name
+        name = entry.value.parent_id
+    keys.append(records.items_key(customer or tenant))
+    return keys

@@ -1,0 +1,120 @@
+"""What agents say of workloads: registered, usage reported, removed (docs/domain.md 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from schemas.workloads import WorkloadRegistered, WorkloadRemoved, WorkloadUsageReported
+from service import records
+from service.handlers import assignments
+from service.handlers.draft import Draft, View
+from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
+from service.ledger.transaction import RecordKey, Timer
+from service.records import Workload
+from service.rules import facets
+from service.rules import tenants as tenant_rules
+
+
+def needs(view: View, work: Work) -> Iterable[RecordKey]:
+    """The tenant's way up, the workload and the plans applied to it."""
+    workload_id: str = work.event.data.workload_id  # type: ignore[attr-defined]  # each of the three has one
+    return needs_of(view, work.tenant, workload_id)
+
+
+def needs_of(view: View, tenant: str, workload_id: str) -> Iterable[RecordKey]:
+    """What it takes to decide on a workload."""
+    yield from path_keys(view, tenant)
+    key = records.workload_key(tenant, workload_id)
+    yield key
+    entry = view.peek(key)
+    if entry is not None and entry.value is not None:
+        for plan in entry.value.links:
+            yield records.plan_key(tenant, plan)
+
+
+def check_tenant(draft: Draft, tenant: str) -> None:
+    """Workloads, plans and reservations need a tenant that is there and that may have workloads."""
+    placement = draft.placement(tenant)
+    if placement is None:
+        raise UnknownTenantError(tenant)
+    if placement.kind not in tenant_rules.WITH_WORKLOADS:
+        raise RefusedError("not_allowed", f"a {placement.kind} has no workloads", "1027", tenant_id=tenant)
+
+
+def register(view: View, work: Work) -> None:
+    """A workload is there, or is now something else than before."""
+    data = work.event.data
+    assert isinstance(data, WorkloadRegistered)
+    draft = work.draft(view)
+    check_tenant(draft, work.tenant)
+    before = draft.workload(work.tenant, data.workload_id)
+    if facets.supersedes(work.stamp, before.stamp):
+        now = msgspec.structs.replace(
+            before,
+            type=data.type,
+            name=data.name,
+            os=data.os,
+            os_family=data.os_family,
+            virtual=data.virtual,
+            stamp=work.stamp,
+        )
+        assignments.reassign(draft, work.tenant, data.workload_id, now, "workload")
+    draft.close()
+
+
+def report_usage(view: View, work: Work) -> None:
+    """The bytes that a workload occupies: facts, recorded whatever the quotas say."""
+    data = work.event.data
+    assert isinstance(data, WorkloadUsageReported)
+    draft = work.draft(view)
+    check_tenant(draft, work.tenant)
+    before = draft.workload(work.tenant, data.workload_id)
+    fresh = work.event.time_us >= before.removed_at_us
+    if fresh and facets.supersedes(work.stamp, before.usage_stamp):
+        reported = {gauge: getattr(data.usage, gauge) for gauge in assignments.GAUGES}
+        gauges = before.gauges | {gauge: value for gauge, value in reported.items() if value is not None}
+        now = msgspec.structs.replace(before, gauges=gauges, usage_stamp=work.stamp)
+        assignments.recount(draft, work.tenant, data.workload_id, now)
+    draft.close()
+
+
+def remove(view: View, work: Work) -> None:
+    """A workload is gone, with its holdings, its gauges and the plans applied to it."""
+    data = work.event.data
+    assert isinstance(data, WorkloadRemoved)
+    draft = work.draft(view)
+    check_tenant(draft, work.tenant)
+    before = draft.workload(work.tenant, data.workload_id)
+    if facets.supersedes(work.stamp, before.stamp):
+        clear(draft, work.tenant, data.workload_id, before, work.stamp, "workload")
+    draft.close()
+
+
+def clear(draft: Draft, tenant: str, workload_id: str, before: Workload, stamp: facets.Stamp, reason: str) -> None:
+    """Take everything from a workload; that it was removed is remembered for a day. News from later stay."""
+    links = {plan: link for plan, link in before.links.items() if link.stamp.time_us > stamp.time_us}
+    usage_stays = before.usage_stamp is not None and before.usage_stamp.time_us > stamp.time_us
+    now = Workload(
+        stamp=stamp,
+        removed_at_us=max(stamp.time_us, before.removed_at_us),
+        links=links,
+        holding=before.holding,
+        uncovered=before.uncovered,
+        waiting=before.waiting,
+        announced=before.announced,
+        counted=before.counted,
+        gauges=before.gauges if usage_stays else {},
+        usage_stamp=before.usage_stamp if usage_stays else None,
+    )
+    assignments.reassign(draft, tenant, workload_id, now, reason, shown_type=before.type)
+    for step in draft.steps:
+        for plan in before.links.keys() - links.keys():
+            step.exclude(records.applied_index(tenant, plan), workload_id)
+        step.timers.append(Timer(f"forget/workload/{tenant}/{workload_id}", forget_at_ms(draft)))
+
+
+def forget_at_ms(draft: Draft) -> int:
+    """When something that is removed now need not be remembered any longer."""
+    return draft.now_ms + facets.REMEMBERED_SECONDS * 1000
