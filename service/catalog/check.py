@@ -144,15 +144,15 @@ def _role(catalog: model.Catalog, item: model.Item) -> Iterator[str]:
     place, role = f"item {item.name}", item.role
     kind = catalog.editions[item.edition].kind if item.edition is not None else None
     if role in _MODE_ROLES and kind != "billing_mode":
-        yield f"{place}: a {role} belongs to a billing mode"
+        yield f"{place}: role {role} belongs to a billing mode"
     if role is model.Role.EDITION and kind != "edition":
         yield f"{place}: an edition item belongs to an edition"
     if role in _FREE_ROLES and item.edition is not None:
-        yield f"{place}: a {role} belongs to no edition"
+        yield f"{place}: role {role} belongs to no edition"
     if role in _SERVING_ROLES and not item.serves:
         yield f"{place}: serves no workload type"
     if role not in _SERVING_ROLES and item.serves:
-        yield f"{place}: a {role} serves no workload type"
+        yield f"{place}: role {role} serves no workload type"
     if (role is model.Role.GAUGE) != (item.gauge is not None):
         yield f"{place}: a gauge, and nothing else, says what it counts"
 
