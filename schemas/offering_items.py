@@ -39,7 +39,7 @@ class QuotaChange(Data):
 class OfferingItemChange(Data):
     """The status and, where given, the quota of one offering item.
 
-    An absent ``quota`` keeps what is, ``quota: null`` means unlimited: see :attr:`sets_quota`.
+    An absent ``quota`` keeps what is, ``quota: null`` means unlimited.
     """
 
     name: CatalogName

@@ -39,6 +39,24 @@ class EventType:
         object.__setattr__(self, "validate", self.model.__pydantic_validator__.validate_python)
 
 
+INBOUND_TOPICS: dict[str, str] = {
+    "tenant-changes": "Tenants and their offering items. One partition, so that a parent comes before its children.",
+    "workload-events": "What agents say of their workloads.",
+    "plan-changes": "Protection plans and the workloads that they protect.",
+    "reservation-commands": "Units to set aside, to assign and to free.",
+    "switch-tasks": "Customers to switch between editions and billing modes.",
+}
+OUTBOUND_TOPICS: dict[str, str] = {
+    "assignments": "What every workload holds, and what was refused to it.",
+    "usage": "The numbers of every offering item on every tenant; what billing reads.",
+    "quota-alerts": "Quotas that fill up, are full or have room again.",
+    "reservations": "What became of reservations.",
+    "switches": "Where switches stand.",
+    "tenants": "Tenants and their offering items as they are now.",
+    "dead-letters": "Messages that could not be handled, with their original bytes.",
+}
+
+
 def _by_type(*event_types: EventType) -> dict[str, EventType]:
     return {event_type.type: event_type for event_type in event_types}
 
