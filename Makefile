@@ -46,7 +46,7 @@ $(STAMPS)/packages: requirements/dev.lock | $(BIN)/python
 
 $(STAMPS)/project: pyproject.toml $(STAMPS)/packages
 	@echo "Installing the project into $(VENV) …"
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # What the local Kafka and Redis need: from Debian where we may install, else said in a sentence.
