@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
+from pydantic import Field
+
 from schemas.base import Data, Quantity, known_values
 
 Code = Literal[
@@ -30,19 +32,17 @@ KEY_BYTES_MAX = 1024  # a longer key is no tenant id and would only push out the
 CODES: tuple[Code, ...] = get_args(Code)
 
 
-class Header(Data):
-    """One header of the original message, in its place; a name may come more than once."""
-
-    name: str
-    value_base64: str | None
+# A name and its content in base64, or null where the header had no content.
+ExactHeader = Annotated[tuple[str | None, ...], Field(min_length=2, max_length=2)]
 
 
 class MessageRejected(Data):
     """A message that changed nothing, complete enough to be sent again once the cause is gone.
 
     ``context`` holds what the code is about: the ``path`` of a wrong field, the error code behind ``not_allowed``.
-    ``key`` is the original key as text, ``key_base64`` stands in its place where it is no text. A value that would make
-    this message too large is left out; ``size`` (bytes) and ``sha256`` (hex) describe it in any case.
+    ``headers`` and ``key`` are for people; where their bytes are no text, or a header's name repeats,
+    ``headers_base64`` (in the original order) and ``key_base64`` are what was there. A value that would make this
+    message too large is left out; ``size`` (bytes) and ``sha256`` (hex) describe it in any case.
     """
 
     code: Annotated[str, known_values(*CODES)]
@@ -53,7 +53,8 @@ class MessageRejected(Data):
     offset: Quantity
     key: str | None = None
     key_base64: str | None = None
-    headers: tuple[Header, ...]
+    headers: dict[str, str]
+    headers_base64: tuple[ExactHeader, ...] | None = None
     value_base64: str | None = None
     size: Quantity
     sha256: str
@@ -82,30 +83,38 @@ def describe(
     data |= _describe_key(key)
     if value is not None and len(value) <= VALUE_BYTES_MAX:
         data["value_base64"] = base64.b64encode(value).decode()
-    kept = _describe_headers(headers, TEXT_BYTES_MAX - len(data.get("value_base64", "")))
+    shown, left_out = _describe_headers(headers, TEXT_BYTES_MAX - len(data.get("value_base64", "")))
     about = dict(context or {})
-    if len(kept) < len(headers):
-        about["headers_left_out"] = len(headers) - len(kept)
+    if left_out:
+        about["headers_left_out"] = left_out
     if about:
         data["context"] = about
-    return data | {"headers": kept, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return data | shown | {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _describe_key(key: bytes | None) -> dict[str, str]:
     if key is None or len(key) > KEY_BYTES_MAX:
         return {}
-    try:
-        return {"key": key.decode()}
-    except UnicodeDecodeError:
-        return {"key_base64": base64.b64encode(key).decode()}
+    shown = {"key": key.decode("utf-8", "replace")}
+    if shown["key"].encode() != key:
+        shown["key_base64"] = base64.b64encode(key).decode()
+    return shown
 
 
-def _describe_headers(headers: Sequence[tuple[str, bytes | None]], room_bytes: int) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
+def _describe_headers(headers: Sequence[tuple[str, bytes | None]], room_bytes: int) -> tuple[dict[str, Any], int]:
+    """What fits of the headers, and how many did not."""
+    shown: dict[str, str] = {}
+    exact: list[tuple[str, str | None]] = []
     for name, content in headers:
-        header = {"name": name, "value_base64": None if content is None else base64.b64encode(content).decode()}
-        room_bytes -= len(json.dumps(header)) + 1
+        text = "" if content is None else content.decode("utf-8", "replace")
+        encoded = None if content is None else base64.b64encode(content).decode()
+        # Counted in both forms, because only the last header tells whether the exact form is needed.
+        room_bytes -= len(json.dumps([name, text, name, encoded])) + 8
         if room_bytes < 0:
             break
-        kept.append(header)
-    return kept
+        shown[name] = text
+        exact.append((name, encoded))
+    data: dict[str, Any] = {"headers": shown}
+    if exact != [(name, base64.b64encode(text.encode()).decode()) for name, text in shown.items()]:
+        data["headers_base64"] = [list(header) for header in exact]
+    return data, len(headers) - len(exact)

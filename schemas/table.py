@@ -355,7 +355,7 @@ OUTBOUND: dict[str, EventType] = _by_type(
             "partition": 3,
             "offset": 81234,
             "key": "customer-1",
-            "headers": [{"name": "content-type", "value_base64": "YXBwbGljYXRpb24vY2xvdWRldmVudHMranNvbg=="}],
+            "headers": {"content-type": "application/cloudevents+json"},
             "value_base64": "e30=",
             "size": 2,
             "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",

@@ -14,12 +14,13 @@ class UsageChanged(Data):
     """A snapshot: absolute numbers of the tenant and everything below it; the last one counts.
 
     ``used`` counts assignments and reservations, ``reserved`` is the part of it that is only reserved; what is billed
-    is their difference. ``edition`` is null for items that belong to none.
+    is their difference. ``edition`` is null for items that belong to none, ``application_id`` for an item that the
+    catalogue no longer has.
     """
 
     offering_item: CatalogName
     usage_name: CatalogName
-    application_id: CatalogName
+    application_id: CatalogName | None
     edition: CatalogName | None
     unit: Unit
     used: Quantity

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 import json
 from typing import Any
 
@@ -199,7 +201,8 @@ def test_a_dead_letter_holds_the_original_bytes_headers_and_place() -> None:
         "partition": 3,
         "offset": 7,
         "key": "customer-1",
-        "headers": [{"name": "a", "value_base64": "/w=="}, {"name": "a", "value_base64": None}],
+        "headers": {"a": ""},
+        "headers_base64": [["a", "/w=="], ["a", None]],
         "value_base64": "AHs=",
         "size": 2,
         "sha256": "a3ae56bff4748ead212a8a8917fce300e25dc7a7bf377bc00de81ccf148a6922",
@@ -212,7 +215,19 @@ def test_a_dead_letter_says_what_was_not_there() -> None:
     assert dead_letter(value=b"")["value_base64"] == ""
     assert not {"key", "key_base64"} & dead_letter(key=None).keys()
     assert dead_letter(key=b"\xff")["key_base64"] == "/w=="
+    assert "key_base64" not in dead_letter(key="kündig".encode())
     assert "context" not in dead_letter(context=None)
+
+
+def test_headers_are_shown_once_where_text_says_them_exactly() -> None:
+    plain = dead_letter(headers=[("content-type", b"application/json"), ("ce_source", "/büro".encode())])
+    assert plain["headers"] == {"content-type": "application/json", "ce_source": "/büro"}
+    assert "headers_base64" not in plain
+    for odd in ([("a", b"1"), ("a", b"1")], [("a", None)], [("a", b"\xff")], [("a", b"1"), ("b", b"2"), ("a", b"1")]):
+        data = dead_letter(headers=odd)
+        exact = [(name, None if text is None else base64.b64decode(text)) for name, text in data["headers_base64"]]
+        assert exact == odd
+        dead_letters.MessageRejected.model_validate(data)
 
 
 def test_a_value_above_700_kibibytes_is_left_out_of_its_dead_letter() -> None:
@@ -224,8 +239,8 @@ def test_a_value_above_700_kibibytes_is_left_out_of_its_dead_letter() -> None:
 
 
 def test_a_dead_letter_always_fits_into_one_message() -> None:
-    flood = [(f"h{n}", b"y" * 5000) for n in range(400)]
-    for value in (b"x" * 700 * 1024, b"", None):
+    for value, filler in itertools.product((b"x" * 700 * 1024, b"", None), (b"y", b"\xff", b"\x00")):
+        flood = [(f"h{n}", filler * 5000) for n in range(400)]
         data = dead_letter(value=value, headers=flood, key=b"\x00" * 1024)
         assert len(json.dumps(data)) < 1024 * 1024 - 16 * 1024
         assert data["context"]["headers_left_out"] == len(flood) - len(data["headers"]) > 0
