@@ -87,8 +87,8 @@ class Ledger(Protocol):
         """The shards of those tenants that have one."""
         ...
 
-    async def place(self, tenant: str, shard: int, instead_of: int | None = None) -> int:
-        """Enter a tenant into the directory if absent (or where it has ``instead_of``); answers what stands then."""
+    async def place(self, tenants: Mapping[str, int], instead_of: int | None = None) -> dict[str, int]:
+        """Enter tenants into the directory if absent (or where they have ``instead_of``); answers what stands then."""
         ...
 
     async def claim_name(self, name: str, tenant: str, instead_of: str | None = None) -> str:

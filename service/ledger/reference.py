@@ -116,7 +116,7 @@ class _Batch:
         first = self.first_outcome(transaction)
         if first is not None:
             return first
-        if not all(self.holds(key, version) for key, version in transaction.expect):
+        if not self.is_as_expected(transaction):
             return self.stall(transaction, OutcomeKind.CONFLICT)
         refusals: list[tuple[Denial, ...]] = []
         for attempt in transaction.attempts:
@@ -141,6 +141,15 @@ class _Batch:
                 return Outcome(OutcomeKind.DUPLICATE, first.attempt, first.denials)
         return None
 
+    def is_as_expected(self, transaction: Transaction) -> bool:
+        return all(self.holds(key, version) for key, version in transaction.expect) and all(
+            self.balance(balance.place) == (balance.used, balance.reserved) for balance in transaction.balances
+        )
+
+    def balance(self, place: Place) -> tuple[int, int]:
+        account = self.account(place)
+        return account.used, account.reserved
+
     def holds(self, key: RecordKey, version: int) -> bool:
         if version < 0:
             outcome = self.outcomes[-version - 1]
@@ -156,25 +165,22 @@ class _Batch:
     # --- one attempt
 
     def weigh(self, number: int, attempt: Attempt) -> tuple[dict[AccountKey, Account], tuple[Denial, ...]]:
-        """The accounts as the attempt would leave them, in the order of its limits and takes, and what refuses it."""
+        """The accounts as the attempt would leave them, in the order of its takes and limits, and what refuses it."""
+        limited = self.with_limits(attempt)
         after: dict[AccountKey, Account] = {}
-        for limit in attempt.limits:
-            key = (limit.tenant, limit.item)
-            after[key] = with_limit(after.get(key, self.account(key)), limit)
-            if sum(each or 0 for each in (limit.value, limit.overage)) > QUANTITY_MAX:
-                raise _Overflow
         denials: list[Denial] = []
         overflows = False
         for key, change in net_changes(attempt).items():
             if change.used > QUANTITY_MAX:
                 raise _Overflow
-            account = after.get(key, self.account(key))
+            account = limited.get(key, self.account(key))
             after[key] = changed = add(account, change, number, key)
             cap = account.limit
             if change.asked and cap is not None and changed.used > cap:
                 denials.append(Denial(*key, cap, account.used, change.used))
             else:
                 overflows = overflows or changed.used > QUANTITY_MAX
+        after.update({key: account for key, account in limited.items() if key not in after})
         for place in dict.fromkeys(attempt.idle):
             left = after.get(place, self.account(place)).used
             if left > 0:
@@ -182,6 +188,16 @@ class _Batch:
         if overflows and not denials:
             raise _Overflow
         return after, tuple(denials)
+
+    def with_limits(self, attempt: Attempt) -> dict[AccountKey, Account]:
+        """The accounts as its limits alone would leave them."""
+        limited: dict[AccountKey, Account] = {}
+        for limit in attempt.limits:
+            if (limit.value or 0) + (limit.overage or 0) > QUANTITY_MAX:
+                raise _Overflow
+            key = (limit.tenant, limit.item)
+            limited[key] = with_limit(self.account(key), limit)
+        return limited
 
     def account(self, key: AccountKey) -> Account:
         return self.state.accounts.get(key, Account())
@@ -281,17 +297,14 @@ class _Batch:
     # --- accounts, and what follows from them
 
     def change_accounts(self, attempt: Attempt, taken: dict[AccountKey, Account], cause: str) -> None:
-        if attempt.probe:
-            limited = {(limit.tenant, limit.item): limit for limit in attempt.limits}
-            taken = {key: with_limit(self.account(key), limit) for key, limit in limited.items()}
-        for key, account in taken.items():
+        for key, account in (self.with_limits(attempt) if attempt.probe else taken).items():
             self.change_account(key, account, cause)
 
     def change_account(self, key: AccountKey, account: Account, cause: str) -> None:
         old = self.account(key)
         self.before.setdefault(key, old)
         self.causes[key] = cause
-        if old.limit is not None and (account.used < old.used or account.limit is None or account.limit > old.limit):
+        if has_more_room(old, account):
             self.roomier.add(key)
         present = notices.conditions(account, self.percent)
         for name in notices.crossings(account.raised, present):
@@ -400,6 +413,13 @@ def with_limit(account: Account, limit: Limit) -> Account:
     return msgspec.structs.replace(account, value=limit.value, overage=overage)
 
 
+def has_more_room(old: Account, new: Account) -> bool:
+    """Whether somebody whom the limit refused before might fit in now."""
+    if old.limit is None:
+        return new.limit is not None and new.used < old.used
+    return new.limit is None or new.limit > old.limit or new.used < old.used
+
+
 def denials_of(attempts: Iterable[int], refusals: tuple[tuple[Denial, ...], ...]) -> tuple[Denial, ...]:
     return tuple(denial for attempt in attempts for denial in refusals[attempt])
 
@@ -417,8 +437,14 @@ def drop(sets: dict[Named, set[str]], key: Named, member: str) -> None:
 
 
 def tenants_of(transactions: Sequence[Transaction]) -> set[str]:
-    """The tenants that a batch names; those of tags alone do not count."""
-    return {tenant for each in transactions for attempt in each.attempts for tenant in _tenants(attempt)}
+    """The tenants that a batch names, in whatever way."""
+    tagged = {tenant for each in transactions for tenant, _ in each.tags}
+    balanced = {balance.place.tenant for each in transactions for balance in each.balances}
+    return (
+        tagged
+        | balanced
+        | {tenant for each in transactions for attempt in each.attempts for tenant in _tenants(attempt)}
+    )
 
 
 def _tenants(attempt: Attempt) -> Iterator[str]:
@@ -553,8 +579,8 @@ class ReferenceLedger:
     async def locate(self, tenants: Sequence[str]) -> dict[str, int]:
         return {tenant: self._directory[tenant] for tenant in tenants if tenant in self._directory}
 
-    async def place(self, tenant: str, shard: int, instead_of: int | None = None) -> int:
-        return claim(self._directory, tenant, shard, instead_of)
+    async def place(self, tenants: Mapping[str, int], instead_of: int | None = None) -> dict[str, int]:
+        return {tenant: claim(self._directory, tenant, shard, instead_of) for tenant, shard in tenants.items()}
 
     async def claim_name(self, name: str, tenant: str, instead_of: str | None = None) -> str:
         return claim(self._names, name, tenant, instead_of)

@@ -27,7 +27,7 @@ class RecordKey(NamedTuple):
 
 
 class IndexKey(NamedTuple):
-    """The place of a set of names: ``{shard}:kind:tenant:id``."""
+    """The place of a set of names: ``{shard}:kind/tenant/id``."""
 
     kind: str
     tenant: str

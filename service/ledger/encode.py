@@ -1,0 +1,367 @@
+"""Transactions as commit.lua reads them: the keys, one program of integers and names, and the payloads.
+
+The header of commit.lua says what stands where. This is the hot path of the service: one pass over the transactions,
+every name entered into a table once, everything else appended to one list of integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from service.ledger import keys, queue
+from service.ledger.errors import LedgerError
+from service.ledger.outbox import CELL, ROW, SEPARATOR
+from service.ledger.transaction import Attempt, Emission, IndexKey, RecordKey, Take, Transaction, Wait
+from service.ledger.validity import problem_of
+
+KEYS_FIXED = 5  # meta, positions, timers, outbox, the hash of the jobs
+NEVER = 2**53  # a version that no record has: an expectation that cannot hold
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Encoded(NamedTuple):
+    """One call of commit.lua."""
+
+    keys: list[str]
+    arguments: list[bytes | str]
+
+
+class _Groups:
+    """Fields of hashes, numbered in the order of their entry and grouped by hash, so that each is read at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._groups: dict[str | int, tuple[list[str], list[int]]] = {}
+
+    def enter(self, where: str | int, field: str) -> int:
+        self.count += 1
+        group = self._groups.get(where)
+        if group is None:
+            self._groups[where] = ([field], [self.count])
+        else:
+            group[0].append(field)
+            group[1].append(self.count)
+        return self.count
+
+    def flat(self, number_of: Callable[[str | int], int]) -> list[object]:
+        """``number, fields, indexes`` for each hash."""
+        return [
+            part for where, (fields, indexes) in self._groups.items() for part in (number_of(where), fields, indexes)
+        ]
+
+
+class Call:
+    """One call of commit.lua, transaction by transaction.
+
+    ``version_of(key, n)`` answers what a negative expectation stands for that names a transaction of an earlier call.
+    """
+
+    def __init__(self, shard: int, first_number: int, version_of: Callable[[RecordKey, int], int]) -> None:
+        self._shard = shard
+        self._first_number = first_number  # of the whole batch, counted from 1
+        self._version_of = version_of
+        self.count = 0
+        self._ops: list[int] = []
+        self._payloads: list[bytes | str] = []
+        self._texts: dict[str, int] = {"": 1}
+        self._tags: list[int] = []
+        self._tag_sets: dict[tuple[tuple[str, str], ...], int] = {(): 0}
+        self._tenants: dict[str, int] = {}
+        self._sources: dict[str | None, int] = {None: 0}
+        self._idempotent: dict[str | None, int] = {None: 0}
+        self._records: dict[RecordKey, int] = {}
+        self._record_groups = _Groups()
+        self._accounts: dict[tuple[str, str], int] = {}
+        self._account_groups = _Groups()
+        self._paths: dict[tuple[tuple[str, ...], str], tuple[int, ...]] = {}
+        self._waiting: dict[tuple[str, str], int] = {}
+        self._waiting_groups = _Groups()
+        self._waiting_tenants: list[int] = []
+        self._indexes: dict[IndexKey, int] = {}
+
+    @property
+    def work(self) -> int:
+        """How much there is to do, in integers of the program; Redis takes about the same time for each."""
+        return len(self._ops)
+
+    def add(self, transaction: Transaction) -> None:
+        """Append a transaction; raises ``LedgerError`` for one that cannot be right, and is then of no use any more."""
+        self.count += 1
+        number = self._first_number + self.count - 1
+        problem = problem_of(number, transaction)
+        if problem is not None:
+            raise LedgerError(problem, number)
+        try:
+            self._add(transaction)
+        except ValueError as error:
+            raise LedgerError(str(error), number) from None
+
+    def encode(self, now_ms: int, percent: int, stalled: Iterable[str]) -> Encoded:
+        """The call: KEYS and ARGV."""
+        shard = self._shard
+        names = [
+            keys.meta(shard),
+            keys.positions(shard),
+            keys.timers(shard),
+            keys.outbox(shard),
+            keys.records(shard, queue.JOB, ""),
+        ]
+        for tenant in self._tenants:
+            names += (keys.accounts(shard, tenant), keys.waiters(shard, tenant))
+
+        def declare(key: str | int) -> int:
+            names.append(str(key))
+            return len(names)
+
+        record_groups = self._record_groups.flat(declare)
+        waiting_groups = self._waiting_groups.flat(declare)
+        first_index_key = len(names) + 1
+        names += [keys.index(shard, index) for index in self._indexes]
+        first_idempotency_key = len(names) + 1
+        names += [keys.idempotent(shard, key) for key in self._idempotent if key is not None]
+        program = (
+            now_ms,
+            percent,
+            self.count,
+            KEYS_FIXED + 1,
+            first_index_key,
+            first_idempotency_key,
+            len(self._idempotent) - 1,
+            self._ops,
+            list(self._texts),
+            self._tags,
+            list(self._tenants),
+            [source for source in self._sources if source is not None],
+            [self._sources[source] for source in stalled if source in self._sources],
+            record_groups,
+            self._account_groups.flat(int),
+            waiting_groups,
+            self._waiting_tenants,
+        )
+        return Encoded(names, [_pack(program), *self._payloads])
+
+    # --- names, each entered once
+
+    def _text(self, text: str) -> int:
+        number = self._texts.get(text)
+        if number is None:
+            number = self._texts[text] = len(self._texts) + 1
+        return number
+
+    def _name(self, text: str) -> int:
+        return self._texts.get(text) or self._text(_checked(text))
+
+    def _tenant(self, tenant: str) -> int:
+        number = self._tenants.get(tenant)
+        if number is None:
+            number = self._tenants[_checked(tenant)] = len(self._tenants) + 1
+        return number
+
+    def _record(self, key: RecordKey) -> int:
+        number = self._records.get(key)
+        if number is None:
+            if key.kind in keys.RESERVED_KINDS:
+                raise ValueError(f"records of kind {key.kind!r} would get in the way of the ledger's own keys")
+            number = self._record_groups.enter(keys.records(self._shard, key[0], key[1]), key[2])
+            self._records[key] = number
+        return number
+
+    def _account(self, tenant: str, item: str) -> int:
+        number = self._accounts.get((tenant, item))
+        if number is None:
+            number = self._account_groups.enter(self._tenant(tenant), _checked(item))
+            self._accounts[tenant, item] = number
+        return number
+
+    def _accounts_of(self, path: tuple[str, ...], item: str) -> tuple[int, ...]:
+        numbers = tuple([self._account(tenant, item) for tenant in path])
+        self._paths[path, item] = numbers
+        return numbers
+
+    def _waiter(self, tenant: str, who: str) -> int:
+        number = self._waiting.get((tenant, who))
+        if number is None:
+            number = self._waiting_groups.enter(keys.waiting(self._shard, tenant), _checked(who))
+            self._waiting[tenant, who] = number
+            self._waiting_tenants.append(self._tenant(tenant))
+        return number
+
+    def _tag_set(self, tags: Sequence[tuple[str, str]]) -> int:
+        """Where the tags stand, one list for all transactions that bring the same ones."""
+        kept = tuple(tags)
+        place = self._tag_sets.get(kept)
+        if place is None:
+            place = self._tag_sets[kept] = len(self._tags) + 1
+            self._tags.append(len(kept))
+            for tenant, tag in kept:
+                self._tags += (self._tenant(tenant), self._name(tag))
+        return place
+
+    def _payload(self, payload: bytes | str) -> int:
+        self._payloads.append(payload)
+        return len(self._payloads) + 1  # ARGV[1] is the program
+
+    # --- the parts of a transaction, in the order of the header of commit.lua
+
+    def _add(self, transaction: Transaction) -> None:
+        ops = self._ops
+        start = len(ops)
+        source = self._sources.get(transaction.source)
+        if source is None:
+            source = self._sources[transaction.source] = len(self._sources)
+        key = self._idempotent.get(transaction.idempotency_key)
+        if key is None:
+            key = self._idempotent[transaction.idempotency_key] = len(self._idempotent)
+        cause = self._name(transaction.cause)
+        tags = self._tag_set(transaction.tags) if transaction.tags else 0
+        expect = transaction.expect
+        ops += (0, source, transaction.position, key, 1 if transaction.check_only else 0, cause, tags, len(expect))
+        records = self._records
+        for record_key, version in expect:
+            ops.append(records.get(record_key) or self._record(record_key))
+            ops.append(version if version >= 0 else self._earlier(record_key, -version))
+        ops.append(len(transaction.balances))
+        for (tenant, item), used, reserved in transaction.balances:
+            ops += (self._account(tenant, item), used, reserved)
+        ops.append(len(transaction.attempts))
+        for attempt in transaction.attempts:
+            self._add_attempt(attempt)
+        ops[start] = len(ops) + 1
+
+    def _earlier(self, key: RecordKey, number: int) -> int:
+        """What stands for "as the ``number``-th transaction left it": one of this call, or a version of before."""
+        if number >= self._first_number:
+            return self._first_number - 1 - number
+        return self._version_of(key, number)
+
+    def _add_attempt(self, attempt: Attempt) -> None:
+        ops = self._ops
+        start = len(ops)
+        if attempt.limits or attempt.idle or attempt.probe:
+            ops += (0, 1)
+            self._add_head(attempt)
+        else:
+            ops += (0, 0)
+        if attempt.take:
+            self._add_takes(attempt.take)
+        else:
+            ops.append(0)
+        ops.append(len(attempt.put))
+        for key, payload in attempt.put:
+            ops.append(self._records.get(key) or self._record(key))
+            ops.append(self._payload(payload))
+        if (
+            attempt.unwait
+            or attempt.timers
+            or attempt.index
+            or attempt.wait is not None
+            or attempt.delete
+            or attempt.wake
+            or attempt.forget
+        ):
+            ops.append(1)
+            self._add_tail(attempt)
+        else:
+            ops.append(0)
+        self._add_emissions(attempt.emit)
+        ops[start] = len(ops) + 1
+
+    def _add_head(self, attempt: Attempt) -> None:
+        ops = self._ops
+        ops += (1 if attempt.probe else 0, len(attempt.limits))
+        for limit in attempt.limits:
+            overage = None if limit.value is None else limit.overage
+            ops += (self._account(limit.tenant, limit.item), _or_none(limit.value), _or_none(overage))
+        idle = dict.fromkeys(attempt.idle)
+        ops.append(len(idle))
+        ops += [self._account(tenant, item) for tenant, item in idle]
+
+    def _add_takes(self, takes: Sequence[Take]) -> None:
+        ops = self._ops
+        if len(takes) > 1 and len({take.item for take in takes}) < len(takes):
+            self._add_netted(takes)
+            return
+        at = len(ops)
+        ops.append(0)
+        for take in takes:
+            used, reserved = take.used, take.reserved
+            if used or reserved:
+                accounts = self._paths.get((take.path, take.item)) or self._accounts_of(take.path, take.item)
+                ops += (1 if used > 0 and not take.fact else 0, used, reserved, len(accounts))
+                ops += accounts
+                ops[at] += 1
+
+    def _add_netted(self, takes: Sequence[Take]) -> None:
+        """Takes that meet on some accounts: one group for each account, with what they come to together."""
+        net: dict[int, tuple[int, int, int]] = {}
+        for take in takes:
+            asked = 0 if take.fact else take.used
+            for account in self._paths.get((take.path, take.item)) or self._accounts_of(take.path, take.item):
+                old_asked, used, reserved = net.get(account, (0, 0, 0))
+                net[account] = (old_asked + asked, used + take.used, reserved + take.reserved)
+        changed = [(account, change) for account, change in net.items() if change[1] or change[2]]
+        self._ops.append(len(changed))
+        for account, (asked, used, reserved) in changed:
+            self._ops += (1 if used > 0 and asked > 0 else 0, used, reserved, 1, account)
+
+    def _add_tail(self, attempt: Attempt) -> None:
+        ops = self._ops
+        ops.append(len(attempt.delete))
+        ops += [self._record(key) for key in attempt.delete]
+        ops.append(len(attempt.index))
+        for change in attempt.index:
+            key = self._indexes.setdefault(change.key, len(self._indexes) + 1)
+            ops += (key, self._text(change.member), 1 if change.present else 0)
+        ops.append(len(attempt.timers))
+        for timer in attempt.timers:
+            ops += (self._text(timer.member), _or_none(timer.due_ms))
+        ops.append(len(attempt.forget))
+        for place, member in attempt.forget:
+            ops += (self._tenant(place.tenant), self._text(member))
+        ops.append(len(attempt.unwait))
+        ops += [self._waiter(tenant, who) for tenant, who in attempt.unwait]
+        if attempt.wait is None:
+            ops.append(0)
+        else:
+            self._add_wait(attempt.wait)
+        ops.append(len(attempt.wake))
+        for wake in attempt.wake:
+            ops += (self._tenant(wake.place.tenant), self._name(wake.place.item), self._name(wake.reason))
+
+    def _add_wait(self, wait: Wait) -> None:
+        ops = self._ops
+        ops += (
+            self._waiter(wait.tenant, wait.who),
+            self._text(wait.static),
+            1 if wait.indexed else 0,
+            len(wait.places),
+        )
+        for tenant, item in wait.places:
+            ops += (self._tenant(tenant), self._name(item))
+        self._add_refusals(wait.denials_of)
+
+    def _add_emissions(self, emissions: Sequence[Emission]) -> None:
+        ops = self._ops
+        ops.append(len(emissions))
+        for emission in emissions:
+            ops += (self._payload(emission.facts), 1 if emission.unless_same else 0)
+            self._add_refusals(emission.denials_of)
+
+    def _add_refusals(self, attempts: Sequence[int]) -> None:
+        self._ops.append(len(attempts))
+        self._ops += [attempt + 1 for attempt in attempts]
+
+
+def _checked(name: str) -> str:
+    """Names must not hold the characters that separate the parts of what the ledger stores."""
+    if SEPARATOR in name or CELL in name or ROW in name:
+        raise ValueError(f"a name holds a control character: {name!r}")
+    return name
+
+
+def _or_none(number: int | None) -> int:
+    return -1 if number is None else number
