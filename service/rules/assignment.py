@@ -259,10 +259,11 @@ def _is_usable(catalog: model.Catalog, pack: model.Item, enabled: frozenset[str]
 
 
 def smallest_cover(catalog: model.Catalog, items: Sequence[model.Item], features: frozenset[str]) -> tuple[str, ...]:
-    """The fewest of the items that carry all the features, with what they require; in the catalogue's order.
+    """The fewest of the items that carry all the features, with what they require, in the catalogue's order.
 
-    Exact. Nearly every feature has one carrier, which is taken at once; only over what is left are combinations tried,
-    and never ones of more items than there are features left. Expects that together the items carry everything.
+    Of equally small sets the one that comes first in the catalogue. Exact: nearly every feature has one carrier, which
+    is taken at once; only for what is left are combinations tried, and never of more items than there are features
+    left. Expects that together the items carry everything.
     """
     if not features:
         return ()
@@ -271,17 +272,28 @@ def smallest_cover(catalog: model.Catalog, items: Sequence[model.Item], features
         carriers = [item for item in items if feature in item.features]
         if len(carriers) == 1:
             taken |= _with_requirements(catalog, carriers[0])
-    left = features.difference(*(catalog.item(name).features for name in taken))
-    useful = [item for item in items if item.name not in taken and not left.isdisjoint(item.features)]
-    best = taken
+    left = features - _carried(catalog, taken)
+    if not left:
+        return _in_order(catalog, taken)
+    useful = [item for item in items if not left.isdisjoint(item.features)]
+    best: tuple[str, ...] | None = None
     for size in range(1, len(left) + 1):
-        if left <= _carried(catalog, best) or (best is not taken and len(taken) + size > len(best)):
+        if best is not None and len(taken) + size > len(best):
             break
         for combination in itertools.combinations(useful, size):
             names = taken.union(*(_with_requirements(catalog, item) for item in combination))
-            if left <= _carried(catalog, names) and (best is taken or len(names) < len(best)):
-                best = names
-    return tuple(sorted(best, key=lambda name: catalog.item(name).position))
+            if left <= _carried(catalog, names):
+                found = _in_order(catalog, names)
+                best = found if best is None else min(best, found, key=lambda each: _preference(catalog, each))
+    return best or _in_order(catalog, taken)
+
+
+def _preference(catalog: model.Catalog, names: tuple[str, ...]) -> tuple[int, list[int]]:
+    return len(names), [catalog.item(name).position for name in names]
+
+
+def _in_order(catalog: model.Catalog, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: catalog.item(name).position))
 
 
 def _with_requirements(catalog: model.Catalog, item: model.Item) -> set[str]:
