@@ -43,7 +43,17 @@ class Tenant(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         return self.enabled and not self.deleted and self.pricing_mode != "suspended"
 
 
-ROOT_TENANT = Tenant(ROOT, "root", "root", True, False, "production", "pay_as_you_go", 1, None)
+ROOT_TENANT = Tenant(
+    parent_id=ROOT,
+    kind="root",
+    name="root",
+    enabled=True,
+    deleted=False,
+    pricing_mode="production",
+    payment_model="pay_as_you_go",
+    version=1,
+    stamp=None,
+)
 
 
 class ItemState(msgspec.Struct, frozen=True, array_like=True):
@@ -123,7 +133,7 @@ class Workload(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, array_like=True):
-    """Units set aside. ``state``: held, denied, committed, released, expired; it ends once and is remembered for a day."""
+    """Units set aside. ``state``: held, denied, committed, released, expired. It ends once; that is kept for a day."""
 
     items: dict[str, int]
     ttl_seconds: int
@@ -131,7 +141,7 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     expires_at_ms: int
     ended_at_ms: int = 0
     cause: str = ""
-    extensions: int = 0
+    made_at_ms: int = 0
 
 
 class Backlog(msgspec.Struct, frozen=True, array_like=True):
@@ -274,6 +284,7 @@ class Versioned(NamedTuple):
 
 
 ABSENT = Versioned(0, None)
+
 
 class MissingError(Exception):
     """A decision needs a record that was not loaded; ``key`` says which."""

@@ -1,7 +1,7 @@
 """What is announced: the facts that a decision leaves in the outbox, and the CloudEvent that becomes of them.
 
-Everything a consumer may compare is fixed with the decision; rendering is pure, so that a repeat after a crash is the same
-event to the letter.
+Everything a consumer may compare is fixed with the decision; rendering is pure, so that a repeat after a crash is the
+same event to the letter.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def rejection_facts(
 def dead_letter(
     origin: Origin, code: str, message: str, context: Mapping[str, Any], *, tenant_id: str | None, time_ms: int
 ) -> Message:
-    """A dead letter for a message that cannot even be read; ``time_ms`` is the message's own, so a repeat is the same."""
+    """A dead letter for a message that cannot be read; ``time_ms`` is the message's own, so a repeat is the same."""
     subject = _place(origin)
     value = outbound.render(
         event_id=outbound.event_id(MESSAGE_REJECTED, tenant_id or "", subject, code),

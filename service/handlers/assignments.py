@@ -1,7 +1,7 @@
 """What a workload should hold, turned into a transaction (docs/domain.md 6).
 
-Every handler that changes something a workload's assignment depends on ends here. The rules say what the workload should
-hold, in order of preference; the ledger tries these ways in that order, and the quotas decide.
+Every handler that changes something a workload's assignment depends on ends here. The rules say what the workload
+should hold, in order of preference; the ledger tries these ways in that order, and the quotas decide.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service import records
-from service.catalog import WHOLE_ROLES
+from service.catalog.model import WHOLE_ROLES
 from service.handlers import announcements
 from service.handlers.draft import Draft, Placement, Step
 from service.ledger.transaction import ANY_ITEM, Emission, Place, RecordKey, Take, Timer, Wait
@@ -73,7 +73,9 @@ def reassign(
         _Change(draft, placement, tenant, workload_id, now, way, counted, shown_type).write(step, reason)
 
 
-def revoke(draft: Draft, tenant: str, workload_id: str, item: str, denial: Mapping[str, Any], places: Sequence[Place]) -> None:
+def revoke(
+    draft: Draft, tenant: str, workload_id: str, item: str, denial: Mapping[str, Any], places: Sequence[Place]
+) -> None:
     """Take an item from a workload, with the packs that are of no use without it; the workload waits for it."""
     placement = draft.placement(tenant)
     if placement is None:
@@ -147,9 +149,7 @@ def _ways(draft: Draft, placement: Placement, tenant: str, now: Workload) -> lis
     return _attempts(draft, placement, now, decision.candidates)
 
 
-def _attempts(
-    draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]
-) -> list[_Way]:
+def _attempts(draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]) -> list[_Way]:
     ways: list[_Way] = []
     bases_refused: list[int] = []
     for candidate in candidates:
@@ -172,9 +172,7 @@ def _attempts(
     return ways
 
 
-def _blocked(
-    draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]
-) -> _Way:
+def _blocked(draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]) -> _Way:
     """Nothing new is acquired on or below a disabled or suspended tenant; releases go on."""
     first = candidates[0]
     missing = {item: 1 for item in (*first.items, *first.packs) if item not in now.holding}
@@ -192,9 +190,7 @@ def disabled_denials(placement: Placement) -> list[dict[str, Any]]:
     ]
 
 
-def _kept(
-    draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]
-) -> dict[str, int]:
+def _kept(draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]) -> dict[str, int]:
     """What stays where the base is refused: the old base, and the packs held that are still needed."""
     needed = {item for candidate in candidates for item in (*candidate.items, *candidate.packs)}
     return {
@@ -214,9 +210,7 @@ def _is_base(draft: Draft, placement: Placement, name: str) -> bool:
 def _forget_revoked(workload: Workload, now_ms: int) -> Workload:
     """The record without plans that were revoked more than a day ago."""
     forget_before_ms = now_ms - REMEMBERED_SECONDS * 1000
-    links = {
-        plan: link for plan, link in workload.links.items() if link.applied or link.ended_ms >= forget_before_ms
-    }
+    links = {plan: link for plan, link in workload.links.items() if link.applied or link.ended_ms >= forget_before_ms}
     return workload if len(links) == len(workload.links) else msgspec.structs.replace(workload, links=links)
 
 

@@ -1,7 +1,7 @@
 """Events of one tenant that wait, in order: for their tenant to be known, or for a long job to end.
 
-A backlog is a record with the numbers of its first and next event, and a job for each event. Only the first has a timer;
-it is tried when the timer is due, and when it is done the next one gets a timer, in the same step.
+A backlog is a record with the numbers of its first and next event, and a job for each event. Only the first has a
+timer; it is tried when the timer is due, and when it is done the next one gets a timer, in the same step.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def advance(draft: Draft, step: Step, tenant: str, name: str, number: int) -> No
 encode = msgspec.msgpack.Encoder().encode
 
 
-def _needs(view: View, work: Work) -> Iterable[RecordKey]:
+def _needs(_: View, work: Work) -> Iterable[RecordKey]:
     yield records.backlog_key(work.tenant, UNKNOWN)
 
 
 def _decide(view: View, work: Work) -> None:
-    # No position moves here: this shard has nothing to do with the tenant's own. The backlog remembers what it has seen.
+    # No position moves here: this shard is not the tenant's own. The backlog remembers what it has seen instead.
     draft = Draft(view, work.cause)
     work.drafts.append(draft)
     backlog = read(draft, work.tenant, UNKNOWN)

@@ -1,7 +1,7 @@
 """Which shard a tenant lives in, and what to do with events of tenants that are not known yet.
 
-All tenants below one direct partner share a shard. The directory is written before the tenant itself, so an entry without
-a tenant may be left behind by a crash; it is harmless.
+All tenants below one direct partner share a shard. The directory is written before the tenant itself, so an entry
+without a tenant may be left behind by a crash; it is harmless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service import records
 from service.handlers import backlogs
 from service.handlers.work import RefusedError, Work
 from service.ledger.base import Ledger
-from service.ledger.transaction import Attempt, Expectation, Timer, Transaction
+from service.ledger.transaction import Attempt, Expectation, RecordKey, Timer, Transaction
 from service.records import Backlog
 from service.rules import tenants as tenant_rules
 
@@ -62,7 +62,7 @@ class Directory:
         parents = {work.event.data.parent_id for work in works if isinstance(work.event.data, TenantUpserted)}
         new = [tenant for tenant in tenants if tenant not in self._known]
         located = await self.locate(tenants | parents - {tenant_rules.ROOT})
-        keys: dict[int, list[records.RecordKey]] = {}
+        keys: dict[int, list[RecordKey]] = {}
         for tenant in new:
             keys.setdefault(self.waiting_room(tenant), []).append(records.backlog_key(tenant, backlogs.UNKNOWN))
         stored = await self._ledger.read(keys) if keys else {}
@@ -98,9 +98,7 @@ class Directory:
         work.waits = may_wait  # not known, or known only since a moment: what waited before goes first
         return self.waiting_room(work.tenant)
 
-    def _shard_of_upsert(
-        self, work: Work, parent: str, located: Mapping[str, int], created: dict[str, int]
-    ) -> int:
+    def _shard_of_upsert(self, work: Work, parent: str, located: Mapping[str, int], created: dict[str, int]) -> int:
         if parent == tenant_rules.ROOT:
             work.parent_shard = shard_of(work.tenant, self._ledger.shards)
         else:
@@ -157,7 +155,7 @@ class Directory:
         )
 
     async def nudge(self, works: Sequence[Work], now_ms: int) -> None:
-        """Where a tenant has just come to be, what waited for it is tried at once; it would be, a little later, anyway."""
+        """What waited for a tenant that has just come to be is tried at once; a little later it would be anyway."""
         for work in works:
             if isinstance(work.event.data, TenantUpserted) and not work.waits:
                 backlog = self._awaited.pop(work.tenant, None)

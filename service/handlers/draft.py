@@ -1,7 +1,8 @@
 """Decisions in the making.
 
-A ``View`` is what one batch sees of one shard: records as loaded, and over them what the batch itself has decided so far.
-A ``Draft`` turns one event into one transaction and notes every record it reads: those are what the transaction expects.
+A ``View`` is what one batch sees of one shard: records as loaded, and over them what the batch itself has decided so
+far. A ``Draft`` turns one event into one transaction and notes every record it reads: those are what the transaction
+expects.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Step:
     """One attempt in the making, with records as objects."""
 
     __slots__ = (
-        "delete", "emit", "forget", "idle", "index", "limits", "probe", "put", "take", "timers", "unwait", "wait", "wake",
+        "delete", "emit", "forget", "idle", "index", "limits", "probe", "put", "take", "timers", "unwait", "wait",
+        "wake",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -82,11 +84,11 @@ class Step:
 
     def include(self, key: IndexKey, member: str) -> None:
         """``member`` belongs to the index from now on."""
-        self.index.append(IndexChange(key, member, True))
+        self.index.append(IndexChange(key, member, present=True))
 
     def exclude(self, key: IndexKey, member: str) -> None:
         """``member`` belongs to the index no longer."""
-        self.index.append(IndexChange(key, member, False))
+        self.index.append(IndexChange(key, member, present=False))
 
     def build(self) -> Attempt:
         """The attempt as the ledger takes it."""

@@ -1,8 +1,8 @@
 """The one write path: a batch of arrivals in, decisions in the ledger out (docs/design.md 4).
 
-For a batch: find the shards of its tenants, read what its decisions need in one round trip, let the handlers decide, and
-commit each shard in one call. What conflicts is read again and decided again. Everything here may be repeated at any
-point: positions in the ledger make that harmless.
+For a batch: find the shards of its tenants, read what its decisions need in one round trip, let the handlers decide,
+and commit each shard in one call. What conflicts is read again and decided again. Everything here may be repeated at
+any point: positions in the ledger make that harmless.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from service import records
 from service.catalog import Catalog
 from service.handlers import backlogs, jobs, table
 from service.handlers.directory import Directory
@@ -121,7 +120,7 @@ class Engine:
                 work.misplaced_in = None
 
     async def run_due(self, shards: Sequence[int]) -> int:
-        """One bounded step of everything that is due on these shards: jobs, wake-ups, expiry. Answers how many steps."""
+        """One bounded step of everything that is due on these shards: jobs, wake-ups, expiry; answers how many."""
         return await jobs.run_due(self, shards)
 
     async def settle(self, shard: int, subjects: Sequence[Subject]) -> None:
@@ -157,9 +156,7 @@ class Engine:
             subject.conclude(outcomes[begin:end]) for subject, (begin, end) in zip(subjects, spans, strict=True)
         ]
 
-    async def _prefetch(
-        self, view: View, loaded: dict[RecordKey, Versioned], subjects: Sequence[Subject]
-    ) -> None:
+    async def _prefetch(self, view: View, loaded: dict[RecordKey, Versioned], subjects: Sequence[Subject]) -> None:
         """Read what the decisions will ask for; each round knows more and so can ask for more."""
         asking = list(subjects)
         for _ in range(LOADS_MAX):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from service import records
 from service.handlers.draft import Draft, Step
+from service.handlers.stepping import Frame, put_job
 from service.handlers.work import RefusedError
-from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Account, Place, Take, Wake
+from service.ledger.transaction import SILENT_PREFIX, Account, Take
 from service.records import Tenant
 from service.rules import tenants as rules
+
+
+class RouseJob(msgspec.Struct, frozen=True, tag="rouse"):
+    """A tenant has moved: who waits below it may have room now."""
+
+    tenant: str
+    cause: str
+    traceparent: str | None
+    stack: tuple[Frame, ...] = ()
 
 
 def check(draft: Draft, tenant: str, before: Tenant, after: Tenant) -> None:
@@ -52,4 +64,5 @@ def carry_usage(draft: Draft, step: Step, tenant: str, before: Tenant, after: Te
             step.take.append(Take(new.path, item, account.used, account.reserved))
     for item in draft.items(tenant).enabled - accounts.keys():
         draft.expect_balance(tenant, item, Account())
-    step.wake.append(Wake(Place(tenant, ANY_ITEM), "tenant"))
+    job = RouseJob(tenant, draft.cause.id, draft.cause.traceparent)
+    put_job(step, f"rouse/{tenant}", job, draft.now_ms)

@@ -14,6 +14,7 @@ from schemas.offering_items import OfferingItemChange, OfferingItemsSet, QuotaCh
 from service import records
 from service.handlers import announcements, tenants
 from service.handlers.draft import Draft, Step, View
+from service.handlers.stepping import Frame, put_job
 from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
 from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Limit, Place, RecordKey, Take, Wake
 from service.records import Items, ItemState
@@ -30,6 +31,7 @@ class DisableJob(msgspec.Struct, frozen=True, tag="disable"):
     items: tuple[str, ...]
     cause: str
     traceparent: str | None
+    stack: tuple[Frame, ...] = ()
 
 
 class RevokeJob(msgspec.Struct, frozen=True, tag="revoke"):
@@ -76,9 +78,7 @@ def disable(draft: Draft, step: Step, tenant: str, items: Iterable[str], reason:
     apply(draft, step, tenant, before, changes, reason)
 
 
-def apply(
-    draft: Draft, step: Step, tenant: str, before: Items, changes: Mapping[str, ItemState], reason: str
-) -> None:
+def apply(draft: Draft, step: Step, tenant: str, before: Items, changes: Mapping[str, ItemState], reason: str) -> None:
     """Write a tenant's items: the record, the limits, what is counted above, the announcements."""
     step.put.append((records.items_key(tenant), before.changed(changes)))
     found = draft.tenant(tenant)
@@ -219,7 +219,7 @@ def _write(
     off = sorted(before.enabled - after.enabled)
     if off and data.cascade:
         job = DisableJob(tenant, tuple(off), work.cause.id, work.cause.traceparent)
-        tenants.put_job(step, f"disable/{tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
+        put_job(step, f"disable/{tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
     elif off:
         step.idle.extend(Place(tenant, name) for name in off)
         step.idle.extend(Place(tenant, SILENT_PREFIX + name) for name in off)
@@ -230,7 +230,7 @@ def _write(
             if state.value is not None:
                 job_id = f"revoke/{tenant}/{name}"
                 revoke = RevokeJob(tenant, name, work.cause.id, work.cause.traceparent)
-                tenants.put_job(step, job_id, revoke, draft.now_ms)
+                put_job(step, job_id, revoke, draft.now_ms)
     if step.idle:
         refused = RefusedError("not_allowed", "items that are in use cannot be disabled without cascade", "1023")
         work.emit_rejection(draft.step().emit, refused, draft.now_ms, 0)

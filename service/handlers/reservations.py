@@ -10,7 +10,7 @@ import msgspec
 from schemas.reservations import ReservationCommit, ReservationExtend, ReservationRelease, ReservationReserve
 from service import records
 from service.handlers import announcements, assignments, workloads
-from service.handlers.draft import Cause, Draft, Placement, Step, View
+from service.handlers.draft import Cause, Draft, Placement, View
 from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
 from service.ledger.transaction import Emission, RecordKey, Take, Timer, Wait
 from service.records import Reservation
@@ -90,7 +90,6 @@ def extend(view: View, work: Work) -> None:
         longer = msgspec.structs.replace(
             known,
             expires_at_ms=draft.now_ms + data.ttl_seconds * 1000,
-            extensions=known.extensions + 1,
             cause=work.event.id,
         )
         step = draft.step()
@@ -112,9 +111,7 @@ def release(view: View, work: Work) -> None:
     draft.close()
 
 
-def end(
-    draft: Draft, placement: Placement, tenant: str, reservation_id: str, known: Reservation, state: str
-) -> None:
+def end(draft: Draft, placement: Placement, tenant: str, reservation_id: str, known: Reservation, state: str) -> None:
     """A reservation ends without a workload: its units are free, and it is announced."""
     ended = _end(draft, placement, tenant, reservation_id, known, state, draft.cause)
     step = draft.step()
@@ -140,7 +137,9 @@ def _check_items(view: View, items: Mapping[str, int]) -> None:
     for name in items:
         item = view.catalog.find_item(name)
         if item is None:
-            raise RefusedError("unknown_offering_item", f"the catalogue has no offering item {name}", offering_item=name)
+            raise RefusedError(
+                "unknown_offering_item", f"the catalogue has no offering item {name}", offering_item=name
+            )
         if item.type == "feature":
             raise RefusedError("not_allowed", f"{name} has no quantity", "1027", offering_item=name)
 
@@ -171,6 +170,7 @@ def _take(draft: Draft, placement: Placement, work: Work, data: ReservationReser
         state=HELD,
         expires_at_ms=draft.now_ms + data.ttl_seconds * 1000,
         cause=work.event.id,
+        made_at_ms=draft.now_ms,
     )
     if not static:
         step = draft.step()

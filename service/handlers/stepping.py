@@ -8,13 +8,30 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from service import records
-from service.handlers.draft import Cause, Draft, View
+from service.handlers.draft import Cause, Draft, Step, View
 from service.ledger.transaction import Outcome, RecordKey, Timer
 
 if TYPE_CHECKING:
     from service.handlers.engine import Engine
 
 Needs = Callable[[View], Iterable[RecordKey]]
+
+
+CHILDREN, WORKLOADS = 0, 1  # what of a tenant a job goes through, in this order
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True):
+    """A tenant on a job's way through the tree: which half of it, and how far."""
+
+    tenant: str
+    phase: int = CHILDREN
+    cursor: int = 0
+
+
+def put_job(step: Step, job_id: str, job: Any, now_ms: int) -> None:
+    """Keep work for later in the same step; it is due at once."""
+    step.put.append((records.job_key(job_id), msgspec.msgpack.encode(job)))
+    step.timers.append(Timer(f"job/{job_id}", now_ms))
 
 
 class Task:
@@ -46,39 +63,29 @@ class Running:
         if tasks:
             await self.engine.settle(self.shard, tasks)
 
-    async def go_on(self, job: Any) -> None:
-        """Keep what is left; it is due at once."""
-        await self._write(lambda draft: self._keep(draft, job))
+    async def go_on(self, job: Any, after_ms: int = 0) -> None:
+        """Keep what is left; it is due at once, or after some milliseconds."""
+        await self.write(lambda draft: self._keep(draft, job, after_ms))
 
     async def finish(self) -> None:
         """Forget the job."""
-        await self._write(self._forget)
-
-    async def leave_chain(self, tenant: str, backlog: str, number: int) -> None:
-        """Forget the job, and let the next one of its backlog go on."""
-        from service.handlers import backlogs  # backlogs are built on drafts, as this is
-
-        await self._write(lambda draft: backlogs.advance(draft, draft.step(), tenant, backlog, number))
+        await self.write(self._forget)
 
     async def write(self, decide: Callable[[Draft], None]) -> None:
-        """Any other end of a step, while the job's record is as it was read."""
-        await self._write(decide)
-
-    async def _write(self, decide: Callable[[Draft], None]) -> None:
-        await self.engine.settle(self.shard, [Task(lambda view: [self.key], lambda view: self._decide(view, decide))])
+        """End a step in any way, unless somebody else went on with the job or started it again."""
+        await self.engine.settle(self.shard, [Task(lambda _: [self.key], lambda view: self._decide(view, decide))])
 
     def _decide(self, view: View, decide: Callable[[Draft], None]) -> None:
         draft = Draft(view, self.cause)
         draft.read(self.key)
-        if view.read(self.key).version != self.version:
-            return  # somebody else went on with it, or it was started again
-        decide(draft)
-        draft.close()
+        if view.read(self.key).version == self.version:
+            decide(draft)
+            draft.close()
 
-    def _keep(self, draft: Draft, job: Any) -> None:
+    def _keep(self, draft: Draft, job: Any, after_ms: int) -> None:
         step = draft.step()
         step.put.append((self.key, msgspec.msgpack.encode(job)))
-        step.timers.append(Timer(f"job/{self.job_id}", draft.now_ms))
+        step.timers.append(Timer(f"job/{self.job_id}", draft.now_ms + after_ms))
 
     def _forget(self, draft: Draft) -> None:
         step = draft.step()

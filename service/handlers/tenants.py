@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -11,8 +10,9 @@ from schemas.tenants import TenantUpserted
 from service import records
 from service.handlers import announcements, moves
 from service.handlers.draft import Draft, Step, View
+from service.handlers.stepping import put_job
 from service.handlers.work import MisplacedError, RefusedError, UnknownTenantError, Work, path_keys
-from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Place, RecordKey, Take, Timer, Wake
+from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Place, RecordKey, Take, Wake
 from service.records import Identifier, ItemState, Tenant
 from service.rules import facets
 from service.rules import tenants as rules
@@ -26,6 +26,8 @@ class ClearJob(msgspec.Struct, frozen=True, tag="clear"):
     deleted_at_ms: int
     cause: str
     traceparent: str | None
+    workloads_done: bool = False
+    cursor: int = 0
 
 
 def needs(view: View, work: Work) -> Iterable[RecordKey]:
@@ -59,8 +61,8 @@ def upsert(view: View, work: Work) -> None:
     if before is not None and not facets.supersedes(work.stamp, before.stamp):
         draft.close()
         return
-    parent = _parent(draft, work, data, before)
-    after = _after(work, data, before, parent, draft.now_ms)
+    _check_parent(draft, work, data, before)
+    after = _after(work, data, before, draft.now_ms)
     step = draft.step()
     if _visible(before) == _visible(after):
         assert before is not None
@@ -95,12 +97,6 @@ def delete(view: View, work: Work) -> None:
     put_job(step, f"clear/{work.tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
     step.emit.append(changed(draft, work.tenant, after))
     draft.close()
-
-
-def put_job(step: Step, job_id: str, job: Any, now_ms: int) -> None:
-    """Keep work for later in the same step; it is due at once."""
-    step.put.append((records.job_key(job_id), msgspec.msgpack.encode(job)))
-    step.timers.append(Timer(f"job/{job_id}", now_ms))
 
 
 def payment_model(draft: Draft, tenant: str) -> str:
@@ -139,8 +135,8 @@ def changed(draft: Draft, tenant: str, after: Tenant) -> Emission:
     return Emission(facts)
 
 
-def _parent(draft: Draft, work: Work, data: TenantUpserted, before: Tenant | None) -> Tenant:
-    """The parent named, if the tenant may be below it."""
+def _check_parent(draft: Draft, work: Work, data: TenantUpserted, before: Tenant | None) -> None:
+    """Whether the tenant may stand below the parent that is named."""
     parent = draft.tenant(data.parent_id)
     if parent is None:
         raise _elsewhere(draft, work, before) or UnknownTenantError(data.parent_id)
@@ -148,7 +144,11 @@ def _parent(draft: Draft, work: Work, data: TenantUpserted, before: Tenant | Non
         raise RefusedError("not_allowed", f"a {before.kind} stays a {before.kind}", "1027", tenant_id=work.tenant)
     if data.version is not None and before is not None and data.version != before.version:
         raise RefusedError(
-            "version_mismatch", f"the version is {before.version}", "1001", tenant_id=work.tenant, version=before.version
+            "version_mismatch",
+            f"the version is {before.version}",
+            "1001",
+            tenant_id=work.tenant,
+            version=before.version,
         )
     if reason := rules.placement_refused(data.kind, parent.kind):
         raise RefusedError("not_allowed", reason, "1027", tenant_id=work.tenant)
@@ -159,7 +159,6 @@ def _parent(draft: Draft, work: Work, data: TenantUpserted, before: Tenant | Non
         placement = draft.placement(data.parent_id) if data.parent_id != rules.ROOT else None
         if placement is not None and len(placement.path) >= rules.DEPTH_MAX:
             raise RefusedError("not_allowed", f"a tree has at most {rules.DEPTH_MAX} levels", "1027")
-    return parent
 
 
 def _elsewhere(draft: Draft, work: Work, before: Tenant | None) -> RefusedError | None:
@@ -171,7 +170,7 @@ def _elsewhere(draft: Draft, work: Work, before: Tenant | None) -> RefusedError 
     )
 
 
-def _after(work: Work, data: TenantUpserted, before: Tenant | None, parent: Tenant, now_ms: int) -> Tenant:
+def _after(work: Work, data: TenantUpserted, before: Tenant | None, now_ms: int) -> Tenant:
     """The tenant as the event wants it; what the event does not say stays."""
     was_in_production = before.was_in_production if before else False
     pricing_mode = data.pricing_mode or (before.pricing_mode if before else rules.first_pricing_mode(data.kind))

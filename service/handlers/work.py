@@ -17,7 +17,7 @@ from service.rules import facets
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """An event as it came in. Without an origin it came over HTTP or from a person; what arrives so is always the newest."""
+    """An event as it came in; without an origin it came over HTTP or from a person, and is always the newest."""
 
     event: Inbound
     origin: Origin | None = None
@@ -33,7 +33,7 @@ class Result(msgspec.Struct):
 
 
 class Handler(NamedTuple):
-    """What an event type does: the records its decision will read, as far as they can be told by now, and the decision."""
+    """What an event type does: which records it will read, as far as can be told by now, and what it decides."""
 
     needs: Callable[[View, Work], Iterable[RecordKey]]
     decide: Callable[[View, Work], None]
@@ -132,7 +132,7 @@ class Work:
 
 def path_keys(view: View, tenant: str) -> list[RecordKey]:
     """The records of the way from a tenant up to root, as far as it is known by now."""
-    keys = []
+    keys: list[RecordKey] = []
     customer: str | None = None
     name = tenant
     while name != "root" and len(keys) < records.PATH_KEYS_MAX:

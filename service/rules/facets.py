@@ -1,7 +1,7 @@
 """Which of two pieces of news about one facet counts (docs/contracts.md 1).
 
-A facet is one thing that events say something of: a plan's content, a plan on a workload, a workload's registration, its
-usage, a tenant, an item of a tenant. Its latest news is its state, whatever the order in which the news arrive.
+A facet is one thing that events say something of: a plan's content, a plan on a workload, a workload's registration,
+its usage, a tenant, an item of a tenant. Its latest news is its state, whatever the order in which the news arrive.
 """
 
 from __future__ import annotations

@@ -1,0 +1,64 @@
+"""What time alone brings about: reservations expire, and what was removed is forgotten after a day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from service import records
+from service.handlers import reservations
+from service.handlers.draft import Cause, Draft, View
+from service.handlers.stepping import Task
+from service.handlers.work import path_keys
+from service.ledger.transaction import RecordKey, Timer
+
+
+def expire(member: str) -> Task:
+    """A reservation has come to its end, unless it was extended or has ended otherwise in the meantime."""
+    _, tenant, reservation_id = member.split("/")
+
+    def needs(view: View) -> Iterable[RecordKey]:
+        yield from path_keys(view, tenant)
+        yield records.reservation_key(tenant, reservation_id)
+
+    def decide(view: View) -> None:
+        known = view.read(records.reservation_key(tenant, reservation_id)).value
+        draft = Draft(view, Cause(known.cause if known else ""))
+        draft.reservation(tenant, reservation_id)
+        placement = draft.placement(tenant)
+        if known is None or placement is None or known.state != reservations.HELD:
+            draft.step().timers.append(Timer(member, None))
+        elif known.expires_at_ms <= view.now_ms:
+            reservations.end(draft, placement, tenant, reservation_id, known, reservations.EXPIRED)
+        else:
+            draft.step().timers.append(Timer(member, known.expires_at_ms))
+        draft.close()
+
+    return Task(needs, decide)
+
+
+def forget(member: str) -> Task:
+    """A record need not be remembered any longer, unless it has come to life again."""
+    _, kind, tenant, name = member.split("/")
+    key = RecordKey(kind, tenant, name)
+
+    def decide(view: View) -> None:
+        draft = Draft(view, Cause(""))
+        known = draft.read(key)
+        step = draft.step()
+        step.timers.append(Timer(member, None))
+        if known is not None and _is_over(kind, known):
+            step.delete.append(key)
+            if kind == "reservation":
+                step.unwait.append((tenant, reservations.waiting_name(name)))
+        draft.close()
+
+    return Task(lambda _: [key], decide)
+
+
+def _is_over(kind: str, record: Any) -> bool:
+    if kind == "workload":
+        return record.type is None and not record.gauges and not any(link.applied for link in record.links.values())
+    if kind == "plan":
+        return bool(record.deleted)
+    return bool(record.state != reservations.HELD)
