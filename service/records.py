@@ -72,13 +72,14 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Items:
-    """The offering items of a tenant by name, with the set of those that are enabled."""
+    """The offering items of a tenant by name: those that are enabled, and those that have a hard quota."""
 
-    __slots__ = ("enabled", "states")
+    __slots__ = ("enabled", "limited", "states")
 
     def __init__(self, states: Mapping[str, ItemState]) -> None:
         self.states = states
         self.enabled = frozenset(name for name, state in states.items() if state.status)
+        self.limited = frozenset(name for name, state in states.items() if state.overage is not None)
 
     def changed(self, changes: Mapping[str, ItemState]) -> Items:
         """The same with some items in another state."""

@@ -157,6 +157,8 @@ def _attempts(draft: Draft, placement: Placement, now: Workload, candidates: Seq
         packs = dict.fromkeys(candidate.packs, 1)
         reasons = _shown(candidate.denials)
         ways.append(_Way(base | packs, candidate.uncovered, reasons, {}, ()))
+        if not any(item in placement.limited and item not in now.holding for item in (*base, *packs)):
+            return ways  # no quota on the path can refuse it, and the decision expects that to stay so
         missing_packs = {item: 1 for item in packs if item not in now.holding}
         if missing_packs:
             held_packs = {item: 1 for item in packs if item in now.holding}

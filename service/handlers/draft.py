@@ -41,6 +41,7 @@ class Placement(NamedTuple):
     customer: str  # the tenant whose items and quotas count: a unit uses its customer's
     items: Items
     editions: Mapping[str, str]  # by application
+    limited: frozenset[str]  # items with a hard quota somewhere on the path: nothing else can be refused by a quota
     blocked: tuple[str, ...]  # tenants of the path that are disabled, suspended or deleted
     tags: tuple[tuple[str, str], ...]  # pricing modes of the path, for usage announcements
     kind: str
@@ -160,6 +161,15 @@ class View:
             if key.kind == "tenant":
                 self._placements.clear()
 
+    def is_placed(self, tenant: str) -> bool:
+        """Whether it is known where a tenant stands, so that nothing of its way up is to be read."""
+        if tenant in self._placements:
+            return True
+        try:
+            return self.placement(tenant) is not None
+        except MissingError:
+            return False
+
     def placement(self, tenant: str) -> Placement | None:
         """Where a tenant stands, None where it or a parent does not exist."""
         found = self._placements.get(tenant)
@@ -174,15 +184,15 @@ class View:
         if not way or any(entry.value is None for _, entry in way):
             return None
         customer = next((name for name, entry in way if entry.value.kind != "unit"), tenant)
-        items_key = records.items_key(customer)
-        items_entry = self.read(items_key)
-        items = items_entry.value or records.NO_ITEMS
+        above = {name: self.read(records.items_key(name)) for name, entry in way if entry.value.kind != "unit"}
+        items = above[customer].value or records.NO_ITEMS
         customer_pricing = next(entry.value.pricing_mode for name, entry in way if name == customer)
         return Placement(
             path=tuple(name for name, _ in way),
             customer=customer,
             items=items,
             editions=assignment_rules.edition_of(self.catalog, items.enabled),
+            limited=frozenset().union(*(entry.value.limited for entry in above.values() if entry.value)),
             blocked=tuple(name for name, entry in way if not entry.value.acquires),
             tags=tuple(
                 (name, customer_pricing if entry.value.kind == "unit" else entry.value.pricing_mode)
@@ -191,7 +201,7 @@ class View:
             kind=way[0][1].value.kind,
             expect=(
                 *(Expectation(records.tenant_key(name), entry.version) for name, entry in way),
-                Expectation(items_key, items_entry.version),
+                *(Expectation(records.items_key(name), entry.version) for name, entry in above.items()),
             ),
         )
 

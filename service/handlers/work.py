@@ -131,18 +131,17 @@ class Work:
 
 
 def path_keys(view: View, tenant: str) -> list[RecordKey]:
-    """The records of the way from a tenant up to root, as far as it is known by now."""
+    """The records of the way from a tenant up to root, with items, as far as it is known by now."""
+    if view.is_placed(tenant):
+        return []
     keys: list[RecordKey] = []
-    customer: str | None = None
     name = tenant
-    while name != "root" and len(keys) < records.PATH_KEYS_MAX:
+    while name != "root" and len(keys) < 2 * records.PATH_KEYS_MAX:
         key = records.tenant_key(name)
         keys.append(key)
+        keys.append(records.items_key(name))
         entry = view.peek(key)
         if entry is None or entry.value is None:
             break
-        if customer is None and entry.value.kind != "unit":
-            customer = name
         name = entry.value.parent_id
-    keys.append(records.items_key(customer or tenant))
     return keys
