@@ -71,7 +71,7 @@ class Rejected(Exception):  # noqa: N818 - a dead letter is an outcome, not an e
 
 def parse(
     value: bytes | None,
-    headers: Sequence[tuple[str, bytes]],
+    headers: Sequence[tuple[str, bytes | None]],
     key: bytes | None,
     *,
     now_us: int,
@@ -191,7 +191,7 @@ def _read_event(
 # Headers and modes
 
 
-def _read_headers(headers: Sequence[tuple[str, bytes]]) -> tuple[bytes | None, dict[str, bytes]]:
+def _read_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[bytes | None, dict[str, bytes]]:
     if len(headers) > HEADERS_MAX:
         raise Rejected(
             "invalid_envelope",

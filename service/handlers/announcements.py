@@ -6,20 +6,16 @@ same event to the letter.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas import outbound, table
+from schemas import dead_letters, outbound, table
 from service.catalog import Catalog
 from service.ledger import outbox
 from service.ledger.transaction import Denial
-
-VALUE_BYTES_MAX = 700 * 1024  # a dead letter carries the original value up to this size
 
 ASSIGNMENT_CHANGED = "apportion.assignment.changed.v1"
 ASSIGNMENT_DENIED = "apportion.assignment.denied.v1"
@@ -41,7 +37,7 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     partition: int
     offset: int
     key: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
     value: bytes | None
 
 
@@ -198,26 +194,17 @@ def rfc3339(time_ms: int) -> str:
 
 def rejection(origin: Origin, code: str, message: str, context: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a dead letter: why, and the original message with its place."""
-    value = origin.value or b""
-    data: dict[str, Any] = {"code": code, "message": message}
-    if context:
-        data["context"] = dict(context)
-    data |= {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset}
-    if origin.key is not None:
-        data["key"] = origin.key.decode("utf-8", "replace")
-    data |= _headers(origin)
-    if len(value) <= VALUE_BYTES_MAX:
-        data["value_base64"] = base64.b64encode(value).decode()
-    return data | {"size": len(value), "sha256": hashlib.sha256(value).hexdigest()}
-
-
-def _headers(origin: Origin) -> dict[str, Any]:
-    """The headers for people; for sending them again, the bytes too where names repeat or a value is no text."""
-    shown = {name: content.decode("utf-8", "replace") for name, content in origin.headers}
-    if all(shown[name].encode() == content for name, content in origin.headers) and len(shown) == len(origin.headers):
-        return {"headers": shown}
-    exact = [[name, base64.b64encode(content).decode()] for name, content in origin.headers]
-    return {"headers": shown, "headers_base64": exact}
+    return dead_letters.describe(
+        code=code,  # type: ignore[arg-type]  # codes are plain text inside the service
+        message=message,
+        context=context,
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        key=origin.key,
+        headers=origin.headers,
+        value=origin.value,
+    )
 
 
 def rejection_facts(
