@@ -205,7 +205,7 @@ def _read_headers(headers: Sequence[tuple[str, bytes | None]]) -> tuple[bytes | 
         size += len(name)
         if content is None:
             # Kafka knows headers without a content, although its clients' types do not say so.
-            continue  # type: ignore[unreachable]
+            continue
         size += len(content)
         if name.startswith("ce_"):
             if name in extensions:
