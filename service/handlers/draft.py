@@ -113,7 +113,7 @@ class Step:
 class View:
     """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them."""
 
-    def __init__(self, shard: int, catalog: Catalog, now_ms: int, loaded: Mapping[RecordKey, Versioned]) -> None:
+    def __init__(self, shard: int, catalog: Catalog, now_ms: int, loaded: dict[RecordKey, Versioned]) -> None:
         self.shard = shard
         self.catalog = catalog
         self.now_ms = now_ms
@@ -122,6 +122,14 @@ class View:
         self._decided: dict[RecordKey, Versioned] = {}
         self._undo: list[tuple[int, RecordKey, Versioned | None]] = []
         self._placements: dict[str, Placement] = {}
+
+    def has(self, key: RecordKey) -> bool:
+        """Whether a record is at hand."""
+        return key in self._loaded
+
+    def take_in(self, records_read: Mapping[RecordKey, Versioned]) -> None:
+        """Further records, as read."""
+        self._loaded.update(records_read)
 
     def peek(self, key: RecordKey) -> Versioned | None:
         """A record if it is at hand; None where it was not loaded."""

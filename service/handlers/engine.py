@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -20,10 +21,10 @@ from service.catalog import Catalog
 from service.handlers import backlogs, jobs, table
 from service.handlers.directory import Directory
 from service.handlers.draft import View
-from service.handlers.work import Arrival, MisplacedError, RefusedError, Result, UnknownTenantError, Work
+from service.handlers.work import Arrival, MisplacedError, RefusedError, Result, UnknownTenantError, Work, path_keys
 from service.ledger.base import Ledger
 from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Transaction
-from service.records import Cache, Loader, MissingError, Versioned
+from service.records import Cache, Loader, MissingError
 
 LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up a tree of bounded depth
 PAUSE_SECONDS_MAX = 0.05  # between tries after repeated conflicts
@@ -100,9 +101,8 @@ class Engine:
         tries = 0
         while pending:
             groups = await self.directory.groups(pending)
-            runs = [self._run(shard, [_Event(work) for work in group]) for shard, group in groups.items()]
-            views = [view for view, _ in await asyncio.gather(*runs)]
-            transactions += sum(len(view.transactions) for view in views)
+            _, count = await self._round({shard: [_Event(work) for work in group] for shard, group in groups.items()})
+            transactions += count
             await self._mend(pending)
             undecided = [work for work in pending if work.result is None]
             tries = tries + 1 if len(undecided) == len(pending) else 0
@@ -128,58 +128,73 @@ class Engine:
         pending = subjects
         tries = 0
         while pending:
-            view, done = await self._run(shard, pending)
-            undecided = [subject for subject, decided in zip(pending, done, strict=True) if not decided]
+            done, _ = await self._round({shard: pending})
+            undecided = [subject for subject, decided in zip(pending, done[shard], strict=True) if not decided]
             tries = tries + 1 if len(undecided) == len(pending) else 0
             if undecided:
                 await self._pause(len(undecided), tries)
             pending = undecided
-            del view
 
     async def _pause(self, undecided: int, tries: int) -> None:
         """Somebody else writes the same records: let them finish. The more often, the longer."""
         self.observer.conflicts(undecided)
         await asyncio.sleep(random.uniform(0, min(PAUSE_SECONDS_MAX, 0.001 * 2**tries)))
 
-    async def _run(self, shard: int, subjects: Sequence[Subject]) -> tuple[View, list[bool]]:
-        """Decide subjects of one shard and commit them; says of each whether it is decided."""
-        loaded: dict[RecordKey, Versioned] = {}
-        view = View(shard, self.catalog, self.clock(), loaded)
-        await self._prefetch(view, loaded, subjects)
+    async def _round(self, groups: Mapping[int, Sequence[Subject]]) -> tuple[dict[int, list[bool]], int]:
+        """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were."""
+        now_ms = self.clock()
+        views = {shard: View(shard, self.catalog, now_ms, {}) for shard in groups}
+        await self._prefetch(views, groups)
+        runs = [self._run(views[shard], subjects) for shard, subjects in groups.items()]
+        done = dict(zip(groups, await asyncio.gather(*runs), strict=True))
+        return done, sum(len(view.transactions) for view in views.values())
+
+    async def _run(self, view: View, subjects: Sequence[Subject]) -> list[bool]:
         spans = []
         for subject in subjects:
             begin = len(view.transactions)
-            await self._decide(view, loaded, subject)
+            await self._decide(view, subject)
             spans.append((begin, len(view.transactions)))
         outcomes = await self._commit(view)
-        return view, [
-            subject.conclude(outcomes[begin:end]) for subject, (begin, end) in zip(subjects, spans, strict=True)
-        ]
+        return [subject.conclude(outcomes[begin:end]) for subject, (begin, end) in zip(subjects, spans, strict=True)]
 
-    async def _prefetch(self, view: View, loaded: dict[RecordKey, Versioned], subjects: Sequence[Subject]) -> None:
-        """Read what the decisions will ask for; each round knows more and so can ask for more."""
-        asking = list(subjects)
+    async def _prefetch(self, views: Mapping[int, View], groups: Mapping[int, Sequence[Subject]]) -> None:
+        """Read what the decisions will ask for, all shards in one round trip; each round knows more and asks for more.
+
+        The way up of every tenant is read first, once for all events of the tenant.
+        """
+        ways: dict[tuple[int, str], None] = {
+            (shard, subject.tenant): None for shard, subjects in groups.items() for subject in subjects
+        }
+        asking: list[tuple[View, Callable[[View], Iterable[RecordKey]]]]
+        asking = [(views[shard], partial(path_keys, tenant=tenant)) for shard, tenant in ways]
+        await self._ask(asking)
+        await self._ask([(views[shard], subject.needs) for shard, subjects in groups.items() for subject in subjects])
+
+    async def _ask(self, asking: list[tuple[View, Callable[[View], Iterable[RecordKey]]]]) -> None:
         for _ in range(LOADS_MAX):
-            wanted: dict[RecordKey, None] = {}
+            wanted: dict[int, dict[RecordKey, None]] = {}
             still_asking = []
-            for subject in asking:
-                keys = [key for key in subject.needs(view) if key not in loaded]
+            for view, needs in asking:
+                keys = [key for key in needs(view) if not view.has(key)]
                 if keys:
-                    still_asking.append(subject)
-                    wanted.update(dict.fromkeys(keys))
+                    still_asking.append((view, needs))
+                    wanted.setdefault(view.shard, {}).update(dict.fromkeys(keys))
             if not wanted:
                 return
-            loaded.update(await self.loader.load({view.shard: wanted}))
+            found = await self.loader.load(wanted)
+            for view in {id(view): view for view, _ in still_asking}.values():
+                view.take_in({key: found[key] for key in wanted[view.shard]})
             asking = still_asking
 
-    async def _decide(self, view: View, loaded: dict[RecordKey, Versioned], subject: Subject) -> None:
+    async def _decide(self, view: View, subject: Subject) -> None:
         before = len(view.transactions)
         for _ in range(LOADS_MAX):
             try:
                 subject.decide(view)
             except MissingError as missing:
                 view.undo(before)
-                loaded.update(await self.loader.load({view.shard: [missing.key]}))
+                view.take_in(await self.loader.load({view.shard: [missing.key]}))
             else:
                 return
         raise AssertionError(f"{subject} asks for ever more records")
@@ -219,7 +234,10 @@ def _work_of(arrival: Arrival) -> Work:
 
 
 class Subject(Protocol):
-    """Something to decide on one shard."""
+    """Something to decide on one shard; ``tenant`` is whose way up it needs, "" for none."""
+
+    @property
+    def tenant(self) -> str: ...
 
     def needs(self, view: View) -> Iterable[RecordKey]:
         """The records that the decision will read, as far as they can be told by now."""
@@ -239,6 +257,7 @@ class _Event:
 
     def __init__(self, work: Work) -> None:
         self.work = work
+        self.tenant = "" if work.waits else work.tenant
         self.handler = backlogs.UNKNOWN_TENANT if work.waits else table.HANDLERS[work.event.type]
 
     def needs(self, view: View) -> Iterable[RecordKey]:

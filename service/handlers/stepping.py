@@ -37,6 +37,8 @@ def put_job(step: Step, job_id: str, job: Any, now_ms: int) -> None:
 class Task:
     """One decision of a job, as the engine takes it."""
 
+    tenant = ""  # what it needs of a tenant's way up, it asks for itself
+
     def __init__(self, needs: Needs, decide: Callable[[View], None]) -> None:
         self.needs = needs
         self.decide = decide

@@ -136,7 +136,7 @@ def path_keys(view: View, tenant: str) -> list[RecordKey]:
         return []
     keys: list[RecordKey] = []
     name = tenant
-    while name != "root" and len(keys) < 2 * records.PATH_KEYS_MAX:
+    while name not in ("", "root") and len(keys) < 2 * records.PATH_KEYS_MAX:
         key = records.tenant_key(name)
         keys.append(key)
         keys.append(records.items_key(name))
