@@ -1,23 +1,23 @@
 -- commit: applies a batch of transactions to one shard, each whole or not at all, in one atomic step.
--- The rules are those of reference.py, line for line in meaning; this header and encode.py say how they get here.
+-- What is right is said by reference.py, in plain words; this is the same, made for speed.
 --
--- KEYS     meta, positions, timers, outbox, hash of the jobs; then from `first_tenant_key` on two for each tenant (hash of its
---          accounts, zset of who waits there); then hashes of records, hashes of who waits, index sets and idempotency
---          keys, by the numbers that the program gives. Every key is declared: an undeclared one that a slot migration
---          has moved away would read as empty.
+-- KEYS     meta, positions, timers, outbox, hash of the jobs; two of each tenant (hash of its accounts, zset of who waits
+--          there); hashes of records, hashes of who waits, index sets, idempotency keys, by the numbers in the program.
+--          Every key is declared: one that is not, and that a slot migration has moved away, would read as empty.
 -- ARGV[1]  the program, a msgpack array: see the line that takes it apart, and `ops`.
 -- ARGV[i]  payloads of records and facts of announcements: opaque bytes, never decoded here.
--- ops      all transactions as one flat array of integers (a table for each would cost more than the decisions):
+-- ops      all transactions as one flat array of integers (a table for each would cost more than the decisions).
+--          Everything is numbered from 1; 0 is no source, key, tags; -1 no value, overage, time; `n x*` is a count and a list.
 --            transaction  end source position idempotency check_only cause tags n (record version)*
 --                         n (account used reserved)* n attempt*
---            attempt      end head [probe n (account value overage)* n account*] takes records tail announcements
---            takes        n (asked used reserved n account*)*      netted: no account twice; asked: a limit may refuse it
---            records      n (record payload)*
---            tail         0 | 1 n record* n (key text present)* n (text due)* n (tenant text)* n waiting*
---                         (0 | waiting static indexed n (tenant text)* n attempt*) n (tenant text text)*
---                         that is: deleted, index, timers, forgotten, no longer waiting, waiting, woken
---            announcements n (facts unless_same n attempt*)*
---          0 stands for no source, key, tags or wait; -1 for no value, overage or time. Numbers count from 1.
+--            attempt      end part* 0, where a part is its code and, in the order of the codes:
+--              1 probe    2 limits n (account value overage)*    3 idle n account*
+--              4 takes    n (asked used reserved n account*)*    netted: no account twice; asked: a limit may refuse it
+--              5 put      n (record payload)*                    6 delete n record*
+--              7 index    n (key text present)*                  8 timers n (text due)*
+--              9 forget   n (tenant text)*                      10 unwait n waiting*
+--             11 wait     waiting static indexed n (tenant text)* n attempt*
+--             12 wake     n (tenant text text)*                 13 emit n (facts unless_same n attempt*)*
 -- Answer   { one integer for each transaction, { details } }: the version of its records where the first attempt was
 --          applied, else -1 denied, -2 duplicate, -3 conflict, -4 stalled, -5 overflow. Details, where there are any:
 --          "number NUL version NUL attempt NUL denials of attempt 0 NUL denials of attempt 1 ..."; attempt -1 for none.
@@ -31,57 +31,22 @@ local CHUNK = 1000 -- arguments; `unpack` fails on long lists
 local IDEMPOTENCY_KEPT_MS = "86400000" -- 24 hours
 local DENIED, DUPLICATE, CONFLICT, STALLED, OVERFLOW = -1, -2, -3, -4, -5
 local ALMOST_REACHED, REACHED, EXCEEDED = 1, 2, 4
+local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
-local KEYS, ARGV = KEYS, ARGV
-local call, format, match, concat = redis.call, string.format, string.match, table.concat
+local KEYS, ARGV, call, format, match, min, max = KEYS, ARGV, redis.call, string.format, string.match, math.min, math.max
 local now, percent, transaction_count, first_tenant_key, first_index_key, first_idempotency_key, idempotency_count, ops, texts,
-  tags, tenants, sources, stalled_sources, record_groups, account_groups, waiting_groups, waiting_tenant = unpack(cmsgpack.unpack(ARGV[1]))
+  tags, tenants, sources, stalled_sources, record_groups, account_groups, waiting_groups, waiting_tenant =
+  unpack(cmsgpack.unpack(ARGV[1]))
 
-local function digits(number) -- Lua's own conversion gives up at 14 digits
-  return format("%.0f", number)
+-- Lua's own conversion gives up at 14 digits. %d takes half the time of %.0f, where a C long has 64 bits.
+local INTEGER = format("%d", QUANTITY_MAX) == "9007199254740991" and "%d" or "%.0f"
+local function digits(number)
+  return format(INTEGER, number)
 end
 
 local function refuse(number, sentence)
   error("LEDGER|" .. digits(number) .. "|" .. sentence .. "|", 0)
-end
-
--- Groups are (key or tenant, fields, indexes) again and again; `take(index, value, field)` gets each value, or false.
-local function read_groups(groups, key_of, take)
-  for g = 1, #groups, 3 do
-    local key, fields, indexes = key_of(groups[g]), groups[g + 1], groups[g + 2]
-    for first = 1, #fields, CHUNK do
-      local last = math.min(first + CHUNK - 1, #fields)
-      local values = call("HMGET", key, unpack(fields, first, last))
-      for i = first, last do
-        take(indexes[i], values[i - first + 1], fields[i], groups[g])
-      end
-    end
-  end
-end
-
-local function call_in_chunks(command, key, arguments)
-  for first = 1, #arguments, CHUNK do
-    call(command, key, unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
-  end
-end
-
--- Writes what changed of the groups: `text_of(index)` is the new value, false for none, nil where nothing changed.
-local function write_groups(groups, key_of, text_of)
-  for g = 1, #groups, 3 do
-    local key, fields, indexes = key_of(groups[g]), groups[g + 1], groups[g + 2]
-    local set, dropped = {}, {}
-    for i = 1, #fields do
-      local text = text_of(indexes[i])
-      if text then
-        set[#set + 1] = fields[i]
-        set[#set + 1] = text
-      elseif text == false then
-        dropped[#dropped + 1] = fields[i]
-      end
-    end
-    call_in_chunks("HSET", key, set)
-    call_in_chunks("HDEL", key, dropped)
-  end
 end
 
 local function declared_key(number)
@@ -96,19 +61,56 @@ local function queue_key(tenant)
   return KEYS[first_tenant_key + 2 * tenant - 1]
 end
 
+-- Groups are (where, fields, indexes) again and again; `take(index, value or false, field, where)` gets each field.
+local function read_groups(groups, key_of, take)
+  for g = 1, #groups, 3 do
+    local where, fields, indexes = groups[g], groups[g + 1], groups[g + 2]
+    for first = 1, #fields, CHUNK do
+      local last = min(first + CHUNK - 1, #fields)
+      local values = call("HMGET", key_of(where), unpack(fields, first, last))
+      for i = first, last do
+        take(indexes[i], values[i - first + 1], fields[i], where)
+      end
+    end
+  end
+end
+
+local function call_in_chunks(command, key, arguments)
+  for first = 1, #arguments, CHUNK do
+    call(command, key, unpack(arguments, first, min(first + CHUNK - 1, #arguments)))
+  end
+end
+
+-- Writes what changed of the groups: `text_of(index)` is the new value, false for none, nil where nothing changed.
+local function write_groups(groups, key_of, text_of)
+  for g = 1, #groups, 3 do
+    local fields, indexes = groups[g + 1], groups[g + 2]
+    local set, dropped = {}, {}
+    for i = 1, #fields do
+      local text = text_of(indexes[i])
+      if text then
+        set[#set + 1] = fields[i]
+        set[#set + 1] = text
+      elseif text == false then
+        dropped[#dropped + 1] = fields[i]
+      end
+    end
+    call_in_chunks("HSET", key_of(groups[g]), set)
+    call_in_chunks("HDEL", key_of(groups[g]), dropped)
+  end
+end
+
 -- ---------------------------------------------------------------------------------------------------- what there is
 
 local sequence = tonumber(call("HGET", KEYS[1], "sequence") or 0)
 
-local last_position = {}
-if #sources > 0 then
-  for first = 1, #sources, CHUNK do
-    local positions = call("HMGET", KEYS[2], unpack(sources, first, math.min(first + CHUNK - 1, #sources)))
-    for i = 1, #positions do
-      last_position[first + i - 1] = tonumber(positions[i] or -1)
-    end
-  end
+local last_position, source_numbers = {}, {}
+for i = 1, #sources do
+  source_numbers[i] = i
 end
+read_groups({ 2, sources, source_numbers }, declared_key, function(source, position)
+  last_position[source] = tonumber(position or -1)
+end)
 
 local first_outcome = {}
 for i = 1, idempotency_count do
@@ -120,17 +122,20 @@ read_groups(record_groups, declared_key, function(record, value)
   version[record] = value and tonumber(match(value, "^%d+")) or 0
 end)
 
-local used, reserved, value, overage, limit, raised, notices, account_tenant, account_item = {}, {}, {}, {}, {}, {}, {}, {}, {}
+local used, reserved, value, overage, limit, raised, notices = {}, {}, {}, {}, {}, {}, {}
+local account_tenant, account_item = {}, {}
+local calm_from, calm_to = {}, {} -- while from <= used < to no notice is due; an empty range where that is not known
 read_groups(account_groups, accounts_key, function(a, text, item, tenant)
   account_tenant[a], account_item[a] = tenant, item
   if text then
     local u, r, v, o, bits, count = match(text, "^(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+)$")
     v, o = tonumber(v), tonumber(o)
     used[a], reserved[a], value[a], overage[a] = tonumber(u), tonumber(r), v, o
-    raised[a], notices[a] = tonumber(bits), tonumber(count)
     limit[a] = (v >= 0 and o >= 0) and v + o or NONE
+    raised[a], notices[a], calm_from[a], calm_to[a] = tonumber(bits), tonumber(count), NONE, 0
   else
-    used[a], reserved[a], value[a], overage[a], limit[a], raised[a], notices[a] = 0, 0, -1, -1, NONE, 0, 0
+    used[a], reserved[a], value[a], overage[a], limit[a] = 0, 0, -1, -1, NONE
+    raised[a], notices[a], calm_from[a], calm_to[a] = 0, 0, 0, NONE
   end
 end)
 
@@ -141,21 +146,17 @@ end)
 
 -- ------------------------------------------------------------------------------------------- what the batch makes of it
 
-local answer, details = {}, {}
-local stalled = {}
+local answer, details, decided = {}, {}, false
+local stalled, moved, outcome_is_new = {}, {}, {}
+local record_text, writer = {}, {} -- of records: false where it is deleted; the number of the last transaction
+local touched, used_before, reserved_before, cause_of, roomier, tag_of = {}, {}, {}, {}, {}, {}
+local waiting_changed, index_changes, timer_changes, queue_changes = {}, {}, {}, {}
+local wakes, wake_of, outbox = {}, {}, {}
+local number, cause, refusals, version_now, same_reasons -- of the present transaction; refusals: of its refused attempts
+
 for i = 1, #stalled_sources do
   stalled[stalled_sources[i]] = true
 end
-local decided = false -- whether there is anything to write
-local moved = {} -- source -> whether its position moved
-local outcome_kept = {} -- idempotency key -> the outcome that is new
-local record_text, writer = {}, {}
-local touched, used_before, reserved_before, cause_of, roomier = {}, {}, {}, {}, {}
-local tag_of = {}
-local waiting_changed = {}
-local index_changes, timer_changes, queue_changes = {}, {}, {}
-local woken, wakes = {}, {}
-local outbox = {}
 
 local function next_number()
   sequence = sequence + 1
@@ -163,47 +164,51 @@ local function next_number()
 end
 
 local function change(changes, key, member, present)
-  local members = changes[key]
-  if not members then
-    members = {}
-    changes[key] = members
-  end
+  local members = changes[key] or {}
+  changes[key] = members
   members[member] = present
 end
 
--- ---- whether limits allow it
+-- ---- whether limits allow an attempt
 
-local function deny(denials, a, cap, before, requested)
-  local row = tenants[account_tenant[a]] .. "\1" .. account_item[a] .. "\1" .. digits(cap) .. "\1" .. digits(before) .. "\1" .. digits(requested)
-  return denials and denials .. "\2" .. row or row
+local function denial(before, a, cap, used_then, requested)
+  local row = tenants[account_tenant[a]] .. "\1" .. account_item[a] .. "\1" .. digits(cap) .. "\1" .. digits(used_then) .. "\1" ..
+    digits(requested)
+  return before and before .. "\2" .. row or row
 end
 
--- Weighs the takes at p: what refuses them (false where one alone is too large), and whether a sum would be too large.
-local function weigh(p, number)
-  local denials, overflows = nil, false
+local function refuse_impossible(a, u, r)
+  refuse(number, "used " .. digits(u) .. " and reserved " .. digits(r) .. " cannot be for item " .. account_item[a] ..
+    " of tenant " .. tenants[account_tenant[a]] .. ", where they were " .. digits(used[a]) .. " and " .. digits(reserved[a]))
+end
+
+-- Weighs the takes at p: what refuses them, whether a sum would be too large, whether one alone is; where they end.
+local function weigh(p)
+  local ops, used, reserved, limit = ops, used, reserved, limit
+  local denials, overflows, hopeless = nil, false, false
   local groups = ops[p]
   p = p + 1
   for _ = 1, groups do
-    local asked, more_used, more_reserved, last = ops[p], ops[p + 1], ops[p + 2], p + 3 + ops[p + 3]
-    if more_used > QUANTITY_MAX then
-      return false, true
-    end
+    local asked, more_used, more_reserved, last = ops[p] == 1, ops[p + 1], ops[p + 2], p + 3 + ops[p + 3]
+    hopeless = hopeless or more_used > QUANTITY_MAX
     for q = p + 4, last do
       local a = ops[q]
       local u, r = used[a] + more_used, reserved[a] + more_reserved
       if u < 0 or r < 0 or r > u then
-        refuse(number, "used " .. digits(u) .. " and reserved " .. digits(r) .. " cannot be for item " .. account_item[a] ..
-          " of tenant " .. tenants[account_tenant[a]] .. ", where they were " .. digits(used[a]) .. " and " .. digits(reserved[a]))
+        if hopeless then
+          return nil, true, true
+        end
+        refuse_impossible(a, u, r)
       end
-      if asked == 1 and u > limit[a] then
-        denials = deny(denials, a, limit[a], used[a], more_used)
+      if asked and u > limit[a] then
+        denials = denial(denials, a, limit[a], used[a], more_used)
       elseif u > QUANTITY_MAX then
         overflows = true
       end
     end
     p = last + 1
   end
-  return denials, overflows
+  return denials, overflows, hopeless, p
 end
 
 -- The net difference of one account in the takes at p.
@@ -222,101 +227,102 @@ local function difference(p, wanted)
   return 0
 end
 
--- Sets the limits at p for the time being; `undo` keeps what they were. Whether one is too large to count with.
-local function set_limits(p, undo)
+local function set_limit(a, v, o)
+  value[a], overage[a], limit[a] = v, o, (v >= 0 and o >= 0) and v + o or NONE
+  calm_from[a], calm_to[a] = NONE, 0
+end
+
+-- Sets the limits at p for the time being. What they were, and whether one is too large to count with.
+local function set_limits(p)
+  local undo, hopeless = {}, false
   for q = p + 1, p + 3 * ops[p], 3 do
-    local a, v, o = ops[q], ops[q + 1], ops[q + 2]
+    local a = ops[q]
     undo[#undo + 1] = { a, value[a], overage[a], limit[a] }
-    value[a], overage[a], limit[a] = v, o, NONE
-    if v >= 0 and o >= 0 then
-      limit[a] = v + o
-      if limit[a] > QUANTITY_MAX then
-        return true
-      end
-    end
+    set_limit(a, ops[q + 1], ops[q + 2])
+    hopeless = hopeless or (limit[a] > QUANTITY_MAX and limit[a] < NONE)
   end
-  return false
+  return undo, hopeless
 end
 
 local function restore_limits(undo)
-  for i = #undo, 1, -1 do
-    local a = undo[i][1]
-    value[a], overage[a], limit[a] = undo[i][2], undo[i][3], undo[i][4]
+  for i = undo and #undo or 0, 1, -1 do
+    set_limit(undo[i][1], undo[i][2], undo[i][3])
   end
 end
 
 -- ---- what happens to accounts
 
-local function notice(a, name, cause)
+local function notice(a, name)
   notices[a] = notices[a] + 1
-  outbox[#outbox + 1] = concat({ "N", digits(next_number()), digits(now), tenants[account_tenant[a]], account_item[a], name,
-    digits(used[a]), digits(value[a]), digits(overage[a]), digits(percent), digits(notices[a]), cause }, "\0")
+  outbox[#outbox + 1] = "N\0" .. digits(next_number()) .. "\0" .. digits(now) .. "\0" .. tenants[account_tenant[a]] .. "\0" ..
+    account_item[a] .. "\0" .. name .. "\0" .. digits(used[a]) .. "\0" .. digits(value[a]) .. "\0" .. digits(overage[a]) .. "\0" ..
+    digits(percent) .. "\0" .. digits(notices[a]) .. "\0" .. cause
 end
 
-local function raise_notices(a, cause)
-  local u, v, present = used[a], value[a], 0
+local function raise_notices(a)
+  local u, v, present, from, to = used[a], value[a], 0, 0, NONE
   if v >= 0 then
-    if u > (limit[a] == NONE and v or limit[a]) then
-      present = EXCEEDED
-    end
-    if v > 0 and u >= v * percent / 100 then
-      present = present + ALMOST_REACHED
-    end
-    if v > 0 and u >= v then
-      present = present + REACHED
-    end
+    local top = limit[a] == NONE and v or limit[a]
+    if u > top then present, from = EXCEEDED, top + 1 else to = top + 1 end
   end
-  local before = raised[a]
-  if present == before then
-    return
+  if v > 0 then
+    local almost = v * percent / 100
+    if u >= almost then present, from = present + ALMOST_REACHED, max(from, almost) else to = min(to, almost) end
+    if u >= v then present, from = present + REACHED, max(from, v) else to = min(to, v) end
   end
+  calm_from[a], calm_to[a] = from, to
+  local risen = bit.band(present, bit.bnot(raised[a]))
+  local fallen = bit.band(raised[a], bit.bnot(present))
   raised[a] = present
-  local function crossed(bits, from, to)
-    return bit.band(to, bits) ~= 0 and bit.band(from, bits) == 0
-  end
-  if crossed(ALMOST_REACHED, present, before) then notice(a, "cleared", cause) end
-  if crossed(ALMOST_REACHED, before, present) then notice(a, "almost_reached", cause) end
-  if crossed(REACHED, before, present) then notice(a, "reached", cause) end
-  if crossed(EXCEEDED, before, present) then notice(a, "exceeded", cause) end
+  if bit.band(fallen, ALMOST_REACHED) ~= 0 then notice(a, "cleared") end
+  if bit.band(risen, ALMOST_REACHED) ~= 0 then notice(a, "almost_reached") end
+  if bit.band(risen, REACHED) ~= 0 then notice(a, "reached") end
+  if bit.band(risen, EXCEEDED) ~= 0 then notice(a, "exceeded") end
 end
 
-local function touch(a, cause)
-  if not used_before[a] then
-    used_before[a], reserved_before[a] = used[a], reserved[a]
-    touched[#touched + 1] = a
-  end
-  cause_of[a] = cause
+local function touch(a)
+  used_before[a], reserved_before[a] = used[a], reserved[a]
+  touched[#touched + 1] = a
 end
 
-local function apply_takes(p, cause)
+local function apply_takes(p)
+  local ops, used, reserved, calm_from, calm_to = ops, used, reserved, calm_from, calm_to
   local groups = ops[p]
   p = p + 1
   for _ = 1, groups do
     local more_used, more_reserved, last = ops[p + 1], ops[p + 2], p + 3 + ops[p + 3]
     for q = p + 4, last do
       local a = ops[q]
-      touch(a, cause)
-      used[a], reserved[a] = used[a] + more_used, reserved[a] + more_reserved
+      if not used_before[a] then
+        touch(a)
+      end
+      local u = used[a] + more_used
+      used[a], reserved[a], cause_of[a] = u, reserved[a] + more_reserved, cause
       if more_used < 0 and limit[a] < NONE then
         roomier[a] = true
       end
-      raise_notices(a, cause)
+      if u < calm_from[a] or u >= calm_to[a] then
+        raise_notices(a)
+      end
     end
     p = last + 1
   end
 end
 
-local function apply_limits(undo, cause)
-  local checked = {}
+local function apply_limits(undo)
+  local done = {}
   for i = 1, #undo do
-    local a = undo[i][1]
-    if not checked[a] then
-      checked[a] = true
-      touch(a, cause)
-      if undo[i][4] < NONE and limit[a] > undo[i][4] then
+    local a, limit_before = undo[i][1], undo[i][4]
+    if not done[a] then
+      done[a] = true
+      if not used_before[a] then
+        touch(a)
+      end
+      cause_of[a] = cause
+      if limit_before < NONE and limit[a] > limit_before then
         roomier[a] = true
       end
-      raise_notices(a, cause)
+      raise_notices(a)
     end
   end
 end
@@ -347,7 +353,7 @@ local function same_places(one, other)
   return #list == #other_list
 end
 
-local tenant_number
+local tenant_number -- by name; made when somebody begins or ends to wait
 local function change_queues(places, since, w, present)
   if not tenant_number then
     tenant_number = {}
@@ -355,11 +361,13 @@ local function change_queues(places, since, w, present)
       tenant_number[tenants[t]] = t
     end
   end
-  for i = 1, #places do
-    local tenant, item = match(places[i], "^([^\1]*)\1(.*)$")
+  local list = places_in(places)
+  for i = 1, #list do
+    local tenant, item = match(list[i], "^([^\1]*)\1(.*)$")
     local t = tenant_number[tenant]
     if t then -- else its queue is not declared: the entry stays, leads nowhere, and whoever meets it forgets it
-      change(queue_changes, t, item .. "\0" .. format("%016.0f", since) .. "\0" .. tenants[waiting_tenant[w]] .. "\0" .. waiting_who[w], present)
+      local member = item .. "\0" .. format("%016.0f", since) .. "\0" .. tenants[waiting_tenant[w]] .. "\0" .. waiting_who[w]
+      change(queue_changes, t, member, present)
     end
   end
 end
@@ -367,14 +375,6 @@ end
 local function parse_waiting(text)
   local since, static, places, denials = match(text, "^(%d+)%z(%Z*)%z(%Z*)%z(%Z*)$")
   return tonumber(since), static, places, denials
-end
-
-local function stop_waiting(w)
-  if waiting[w] then
-    local since, _, places = parse_waiting(waiting[w])
-    change_queues(places_in(places), since, w, false)
-    waiting[w], waiting_changed[w] = false, true
-  end
 end
 
 -- Keeps why w waits; whether it waited for the same reasons before.
@@ -387,110 +387,127 @@ local function start_waiting(w, static, places, denials)
     if same and same_places(old_places, places) then
       return true
     end
-    change_queues(places_in(old_places), since, w, false)
+    change_queues(old_places, since, w, false)
   end
-  change_queues(places_in(places), since, w, true)
+  change_queues(places, since, w, true)
   waiting[w] = digits(since) .. "\0" .. static .. "\0" .. places .. "\0" .. denials
   waiting_changed[w] = true
   return same
 end
 
--- ---- the rest of an attempt: each part answers where the next one begins, and what that one needs
+-- ---- the parts of an attempt behind its takes: each gets where it stands, and answers where it ends
 
-local function refusals_of(p, refusals) -- n attempt*
-  local last = p + ops[p]
-  if last == p then
-    return "", p + 1
+local function denials_at(p) -- n attempt*
+  local text = ""
+  for q = p + 1, p + ops[p] do
+    text = text .. (q > p + 1 and "\2" or "") .. refusals[ops[q]]
   end
-  local texts_of = {}
-  for q = p + 1, last do
-    texts_of[#texts_of + 1] = refusals[ops[q]]
-  end
-  return concat(texts_of, "\2"), last + 1
+  return text, p + ops[p] + 1
 end
 
-local function put_records(p, number)
-  local last, new_version = p + 2 * ops[p], 0
-  if last > p then
-    new_version = next_number()
-    local prefix = digits(new_version) .. " "
-    for q = p + 1, last, 2 do
-      local record = ops[q]
-      record_text[record], version[record], writer[record] = prefix .. ARGV[ops[q + 1]], new_version, number
+local parts = {}
+
+parts[PUT] = function(p)
+  local last = p + 2 * ops[p]
+  version_now = next_number()
+  local prefix = digits(version_now) .. " "
+  for q = p + 1, last, 2 do
+    local record = ops[q]
+    record_text[record], version[record], writer[record] = prefix .. ARGV[ops[q + 1]], version_now, number
+  end
+  return last + 1
+end
+
+parts[DELETE] = function(p)
+  for q = p + 1, p + ops[p] do
+    local record = ops[q]
+    record_text[record], version[record], writer[record] = false, 0, number
+  end
+  return p + ops[p] + 1
+end
+
+parts[INDEX] = function(p)
+  for q = p + 1, p + 3 * ops[p], 3 do
+    change(index_changes, ops[q], texts[ops[q + 1]], ops[q + 2] == 1)
+  end
+  return p + 3 * ops[p] + 1
+end
+
+parts[TIMERS] = function(p)
+  for q = p + 1, p + 2 * ops[p], 2 do
+    timer_changes[texts[ops[q]]] = ops[q + 1] >= 0 and ops[q + 1] or false
+  end
+  return p + 2 * ops[p] + 1
+end
+
+parts[FORGET] = function(p)
+  for q = p + 1, p + 2 * ops[p], 2 do
+    change(queue_changes, ops[q], texts[ops[q + 1]], false)
+  end
+  return p + 2 * ops[p] + 1
+end
+
+parts[UNWAIT] = function(p)
+  for q = p + 1, p + ops[p] do
+    local w = ops[q]
+    if waiting[w] then
+      local since, _, places = parse_waiting(waiting[w])
+      change_queues(places, since, w, false)
+      waiting[w], waiting_changed[w] = false, true
     end
   end
-  return new_version, last + 1
+  return p + ops[p] + 1
 end
 
-local function read_wait(p, refusals) -- waiting static indexed n (tenant text)* n attempt*
-  local w, static, indexed = ops[p], texts[ops[p + 1]], ops[p + 2]
+parts[WAIT] = function(p)
+  local w, static, indexed = ops[p], texts[ops[p + 1]], ops[p + 2] == 1
   local rows = {}
   p = p + 3
   for q = p + 1, p + 2 * ops[p], 2 do
     rows[#rows + 1] = tenants[ops[q]] .. "\1" .. texts[ops[q + 1]]
   end
-  local denials
-  denials, p = refusals_of(p + 2 * ops[p] + 1, refusals)
-  rows[#rows + 1] = denials ~= "" and denials or nil
-  local places = indexed == 1 and concat(places_in(concat(rows, "\2")), "\2") or ""
-  return start_waiting(w, static, places, denials), p
+  local denials, behind = denials_at(p + 2 * ops[p] + 1)
+  rows[#rows + 1] = denials
+  local places = indexed and table.concat(places_in(table.concat(rows, "\2")), "\2") or ""
+  same_reasons = start_waiting(w, static, places, denials)
+  return behind
 end
 
-local function apply_tail(p, number, cause, refusals)
-  for q = p + 1, p + ops[p] do
-    local record = ops[q]
-    record_text[record], version[record], writer[record] = false, 0, number
-  end
-  p = p + ops[p] + 1
+parts[WAKE] = function(p)
   for q = p + 1, p + 3 * ops[p], 3 do
-    change(index_changes, ops[q], texts[ops[q + 1]], ops[q + 2] == 1)
-  end
-  p = p + 3 * ops[p] + 1
-  for q = p + 1, p + 2 * ops[p], 2 do
-    timer_changes[texts[ops[q]]] = ops[q + 1] >= 0 and ops[q + 1] or false
-  end
-  p = p + 2 * ops[p] + 1
-  for q = p + 1, p + 2 * ops[p], 2 do
-    change(queue_changes, ops[q], texts[ops[q + 1]], false)
-  end
-  p = p + 2 * ops[p] + 1
-  for q = p + 1, p + ops[p] do
-    stop_waiting(ops[q])
-  end
-  p = p + ops[p] + 1
-  local same = false
-  if ops[p] == 0 then
-    p = p + 1
-  else
-    same, p = read_wait(p, refusals)
-  end
-  for q = p + 1, p + 3 * ops[p], 3 do
-    local place = ops[q] .. " " .. texts[ops[q + 1]]
-    if not woken[place] then
+    local tenant, item, reason = ops[q], texts[ops[q + 1]], texts[ops[q + 2]]
+    local place = tenant .. " " .. item
+    if not wake_of[place] then
       wakes[#wakes + 1] = place
     end
-    woken[place] = { ops[q], texts[ops[q + 1]], texts[ops[q + 2]], cause }
+    wake_of[place] = { tenant, item, reason, cause }
   end
-  return same, p + 3 * ops[p] + 1
+  return p + 3 * ops[p] + 1
 end
 
-local function announce(p, same, refusals)
+parts[EMIT] = function(p)
   local count = ops[p]
   p = p + 1
   for _ = 1, count do
-    local facts, unless_same, denials = ops[p], ops[p + 1]
-    denials, p = refusals_of(p + 2, refusals)
-    if not (same and unless_same == 1) then
-      outbox[#outbox + 1] = "E\0" .. digits(next_number()) .. "\0" .. ARGV[facts] .. "\0" .. denials
+    local facts, is_left_out, denials = ARGV[ops[p]], same_reasons and ops[p + 1] == 1, ""
+    if ops[p + 2] == 0 then
+      p = p + 3
+    else
+      denials, p = denials_at(p + 2)
+    end
+    if not is_left_out then
+      outbox[#outbox + 1] = "E\0" .. digits(next_number()) .. "\0" .. facts .. "\0" .. denials
     end
   end
+  return p
 end
 
 -- ---- one transaction
 
--- Whether the records and balances at p are as expected; where what follows begins.
-local function expectations_hold(p)
-  for q = p + 1, p + 2 * ops[p], 2 do
+-- Whether the records and balances at p are as expected, and where the attempts begin.
+local function is_as_expected(p)
+  local last = p + 2 * ops[p]
+  for q = p + 1, last, 2 do
     local record, expected = ops[q], ops[q + 1]
     if expected >= 0 then
       if version[record] ~= expected then
@@ -500,140 +517,135 @@ local function expectations_hold(p)
       return false
     end
   end
-  p = p + 2 * ops[p] + 1
-  for q = p + 1, p + 3 * ops[p], 3 do
+  p = last + 1
+  last = p + 3 * ops[p]
+  for q = p + 1, last, 3 do
     if used[ops[q]] ~= ops[q + 1] or reserved[ops[q]] ~= ops[q + 2] then
       return false
     end
   end
-  return true, p + 3 * ops[p] + 1
+  return true, last + 1
 end
 
-local function reply(number, code, new_version, attempt, refusals)
-  answer[number] = code
-  local outcome = digits(attempt) .. (#refusals > 0 and "\0" .. concat(refusals, "\0") or "")
-  if code < 0 then
-    details[#details + 1] = digits(number) .. "\0" .. digits(new_version) .. "\0" .. outcome
-  end
-  return outcome
-end
-
--- Tries the attempts one after the other; fills `refusals`. Where the applied one begins behind its head, and its number;
--- nil and OVERFLOW, or nil and -1 where all are refused.
-local function choose(p, number, refusals)
+-- Tries the attempts at p one after the other. The number of the first that nothing refuses, and what apply() needs of it;
+-- -1 where all are refused; OVERFLOW.
+local function choose(p)
   local attempts = ops[p]
   p = p + 1
   for attempt = 0, attempts - 1 do
-    local following, head, probe, undo, overflows = ops[p], ops[p + 1], 0, {}, false
-    local idle_from
-    p = p + 2
-    if head == 1 then
-      probe = ops[p]
-      overflows = set_limits(p + 1, undo)
-      idle_from = p + 2 + 3 * ops[p + 1]
+    local following = ops[p]
+    local probe, undo, idle_from, takes_from, denials, overflows, hopeless
+    p = p + 1
+    if ops[p] == PROBE then
+      probe, p = true, p + 1
+    end
+    if ops[p] == LIMITS then
+      undo, hopeless = set_limits(p + 1)
+      p = p + 2 + 3 * ops[p + 1]
+    end
+    if ops[p] == IDLE then
+      idle_from = p + 1
       p = idle_from + ops[idle_from] + 1
     end
-    local denials = false
-    if not overflows then
-      denials, overflows = weigh(p, number)
+    if ops[p] == TAKES and not hopeless then
+      takes_from = p + 1
+      denials, overflows, hopeless, p = weigh(takes_from)
     end
-    if idle_from and denials ~= false then
+    if idle_from and not hopeless then
       for q = idle_from + 1, idle_from + ops[idle_from] do
-        local a = ops[q]
-        local left = used[a] + difference(p, a)
+        local left = used[ops[q]] + (takes_from and difference(takes_from, ops[q]) or 0)
         if left > 0 then
-          denials = deny(denials, a, 0, left, 0)
+          denials = denial(denials, ops[q], 0, min(left, QUANTITY_MAX), 0)
         end
       end
     end
-    if overflows and not denials then
+    if hopeless or (overflows and not denials) then
       restore_limits(undo)
-      return nil, OVERFLOW
+      return OVERFLOW
     elseif not denials then
-      return p, attempt, probe, undo
+      return attempt, p, not probe and takes_from, undo
     end
     restore_limits(undo)
-    refusals[#refusals + 1] = denials
+    refusals = refusals or {}
+    refusals[attempt + 1] = denials
     p = following
   end
-  return nil, -1
+  return -1
 end
 
-local function apply(p, number, cause, probe, undo, refusals)
-  local takes, new_version = p, nil
-  for _ = 1, ops[p] do
-    p = p + 4 + ops[p + 4]
+local function apply(p, takes_from, undo)
+  local ops = ops
+  while ops[p] ~= 0 do
+    p = parts[ops[p]](p + 1)
   end
-  new_version, p = put_records(p + 1, number)
-  local same = false
-  if ops[p] == 1 then
-    same, p = apply_tail(p + 1, number, cause, refusals)
-  else
-    p = p + 1
+  if takes_from then
+    apply_takes(takes_from)
   end
-  announce(p, same, refusals)
-  if probe == 0 then
-    apply_takes(takes, cause)
+  if undo then
+    apply_limits(undo)
   end
-  if #undo > 0 then
-    apply_limits(undo, cause)
-  end
-  return new_version
 end
 
-local function stall(number, source, code)
-  answer[number] = code
-  stalled[source] = source > 0
+local function keep_tags(p)
+  for q = p + 1, p + 2 * tags[p], 2 do
+    tag_of[tags[q]] = texts[tags[q + 1]]
+  end
 end
 
-local function decide(p, number)
+local function decide(p)
   local source, position, idempotency = ops[p + 1], ops[p + 2], ops[p + 3]
   if stalled[source] then
-    answer[number] = STALLED
-    return
+    return STALLED
   elseif source > 0 and position <= last_position[source] then
-    answer[number] = DUPLICATE
-    return
+    return DUPLICATE
   elseif idempotency > 0 and first_outcome[idempotency] then
-    answer[number] = DUPLICATE
     details[#details + 1] = digits(number) .. "\0" .. "0" .. "\0" .. first_outcome[idempotency]
-    return
+    return DUPLICATE
   end
-  local hold, attempts_from = expectations_hold(p + 7)
-  if not hold then
-    return stall(number, source, CONFLICT)
+  local is_expected, attempts_from = is_as_expected(p + 7)
+  if not is_expected then
+    stalled[source] = source > 0
+    return CONFLICT
   end
-  local refusals = {}
-  local check_only, cause, tags_from = ops[p + 4], texts[ops[p + 5]], ops[p + 6]
-  local chosen, attempt, probe, undo = choose(attempts_from, number, refusals)
+  refusals, version_now, same_reasons = nil, 0, false
+  local attempt, parts_from, takes_from, undo = choose(attempts_from)
   if attempt == OVERFLOW then
-    return stall(number, source, OVERFLOW)
+    stalled[source] = source > 0
+    return OVERFLOW
   end
-  local new_version = 0
-  if check_only == 1 then
-    restore_limits(undo or {})
-  elseif chosen then
-    new_version = apply(chosen, number, cause, probe, undo, refusals)
-    for q = tags_from + 1, tags_from > 0 and tags_from + 2 * tags[tags_from] or 0, 2 do
-      tag_of[tags[q]] = texts[tags[q + 1]]
+  local check_only = ops[p + 4] == 1
+  if check_only then
+    restore_limits(undo)
+  elseif attempt >= 0 then
+    cause = texts[ops[p + 5]]
+    apply(parts_from, takes_from, undo)
+    if ops[p + 6] > 0 then
+      keep_tags(ops[p + 6])
     end
   end
-  local outcome = reply(number, attempt == 0 and new_version or DENIED, new_version, attempt, refusals)
-  if check_only == 0 then
+  if refusals or idempotency > 0 then
+    local outcome = digits(attempt) .. (refusals and "\0" .. table.concat(refusals, "\0") or "")
+    if refusals then
+      details[#details + 1] = digits(number) .. "\0" .. digits(version_now) .. "\0" .. outcome
+    end
+    if idempotency > 0 and not check_only then
+      first_outcome[idempotency], outcome_is_new[idempotency] = outcome, true
+    end
+  end
+  if not check_only then
     decided = true
     if source > 0 then
       last_position[source], moved[source] = position, true
     end
-    if idempotency > 0 then
-      first_outcome[idempotency], outcome_kept[idempotency] = outcome, true
-    end
   end
+  return refusals and DENIED or version_now
 end
 
-local p = 1
-for number = 1, transaction_count do
-  decide(p, number)
-  p = ops[p]
+local at = 1
+for n = 1, transaction_count do
+  number = n
+  answer[n] = decide(at)
+  at = ops[at]
 end
 if not decided then
   return { answer, details }
@@ -645,8 +657,9 @@ for i = 1, #touched do
   local a = touched[i]
   if used[a] ~= used_before[a] or reserved[a] ~= reserved_before[a] then
     local tenant = account_tenant[a]
-    outbox[#outbox + 1] = concat({ "U", digits(next_number()), digits(now), tenants[tenant], account_item[a], digits(used[a]),
-      digits(reserved[a]), digits(value[a]), digits(overage[a]), tag_of[tenant] or "", cause_of[a] }, "\0")
+    outbox[#outbox + 1] = "U\0" .. digits(next_number()) .. "\0" .. digits(now) .. "\0" .. tenants[tenant] .. "\0" ..
+      account_item[a] .. "\0" .. digits(used[a]) .. "\0" .. digits(reserved[a]) .. "\0" .. digits(value[a]) .. "\0" ..
+      digits(overage[a]) .. "\0" .. (tag_of[tenant] or "") .. "\0" .. cause_of[a]
   end
 end
 
@@ -671,21 +684,22 @@ end
 
 for i = 1, #touched do
   local a = touched[i]
-  local place = account_tenant[a] .. " " .. account_item[a]
-  if roomier[a] and used[a] < limit[a] and not woken[place] then
-    wakes[#wakes + 1] = place
-    woken[place] = { account_tenant[a], account_item[a], "quota", cause_of[a] }
+  if roomier[a] and used[a] < limit[a] then
+    local place = account_tenant[a] .. " " .. account_item[a]
+    if not wake_of[place] then
+      wakes[#wakes + 1] = place
+      wake_of[place] = { account_tenant[a], account_item[a], "quota", cause_of[a] }
+    end
   end
 end
 
 local jobs = {}
 for i = 1, #wakes do
-  local tenant, item, reason, cause = unpack(woken[wakes[i]])
+  local tenant, item, reason, why = unpack(wake_of[wakes[i]])
   if somebody_waits(tenant, item) then
-    local name = tenants[tenant]
-    local id = "wake/" .. name .. "/" .. item
+    local id = "wake/" .. tenants[tenant] .. "/" .. item
     jobs[#jobs + 1] = id
-    jobs[#jobs + 1] = digits(next_number()) .. " " .. concat({ "wake", name, item, reason, cause }, "\0")
+    jobs[#jobs + 1] = digits(next_number()) .. " wake\0" .. tenants[tenant] .. "\0" .. item .. "\0" .. reason .. "\0" .. why
     timer_changes["job/" .. id] = now
   end
 end
@@ -700,7 +714,8 @@ write_groups(account_groups, accounts_key, function(a)
   elseif used[a] == 0 and reserved[a] == 0 and value[a] < 0 and notices[a] == 0 then
     return false
   end
-  return format("%.0f %.0f %.0f %.0f %.0f %.0f", used[a], reserved[a], value[a], overage[a], raised[a], notices[a])
+  return digits(used[a]) .. " " .. digits(reserved[a]) .. " " .. digits(value[a]) .. " " .. digits(overage[a]) .. " " ..
+    digits(raised[a]) .. " " .. digits(notices[a])
 end)
 
 write_groups(record_groups, declared_key, function(record)
@@ -713,7 +728,8 @@ write_groups(waiting_groups, declared_key, function(w)
   end
 end)
 
-local function split(members, add)
+-- Writes members that are present or not: `add(list, member, present)` appends what the command wants to know of one.
+local function write_members(key, members, add_command, add, drop_command)
   local added, dropped = {}, {}
   for member, present in pairs(members) do
     if present then
@@ -722,32 +738,26 @@ local function split(members, add)
       dropped[#dropped + 1] = member
     end
   end
-  return added, dropped
+  call_in_chunks(add_command, key, added)
+  call_in_chunks(drop_command, key, dropped)
 end
 
-for key, members in pairs(index_changes) do
-  local added, dropped = split(members, function(list, member)
-    list[#list + 1] = member
-  end)
-  call_in_chunks("SADD", KEYS[first_index_key + key - 1], added)
-  call_in_chunks("SREM", KEYS[first_index_key + key - 1], dropped)
-end
-
-for tenant, members in pairs(queue_changes) do
-  local added, dropped = split(members, function(list, member)
-    list[#list + 1] = "0"
-    list[#list + 1] = member
-  end)
-  call_in_chunks("ZADD", queue_key(tenant), added)
-  call_in_chunks("ZREM", queue_key(tenant), dropped)
-end
-
-local due, never_due = split(timer_changes, function(list, member, due_ms)
-  list[#list + 1] = digits(due_ms)
+local function add_member(list, member)
   list[#list + 1] = member
-end)
-call_in_chunks("ZADD", KEYS[3], due)
-call_in_chunks("ZREM", KEYS[3], never_due)
+end
+
+local function add_scored(list, member, score)
+  list[#list + 1] = score == true and "0" or digits(score)
+  list[#list + 1] = member
+end
+
+for index, members in pairs(index_changes) do
+  write_members(KEYS[first_index_key + index - 1], members, "SADD", add_member, "SREM")
+end
+for tenant, members in pairs(queue_changes) do
+  write_members(queue_key(tenant), members, "ZADD", add_scored, "ZREM")
+end
+write_members(KEYS[3], timer_changes, "ZADD", add_scored, "ZREM")
 
 call_in_chunks("RPUSH", KEYS[4], outbox)
 call_in_chunks("HSET", KEYS[5], jobs)
@@ -759,7 +769,7 @@ for source in pairs(moved) do
 end
 call_in_chunks("HSET", KEYS[2], positions)
 
-for i in pairs(outcome_kept) do
+for i in pairs(outcome_is_new) do
   call("SET", KEYS[first_idempotency_key + i - 1], first_outcome[i], "PX", IDEMPOTENCY_KEPT_MS)
 end
 

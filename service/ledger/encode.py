@@ -20,6 +20,9 @@ from service.ledger.validity import problem_of
 KEYS_FIXED = 5  # meta, positions, timers, outbox, the hash of the jobs
 NEVER = 2**53  # a version that no record has: an expectation that cannot hold
 
+# The parts of an attempt, as commit.lua numbers them.
+END, PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT = range(14)
+
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -241,50 +244,45 @@ class Call:
     def _add_attempt(self, attempt: Attempt) -> None:
         ops = self._ops
         start = len(ops)
-        if attempt.limits or attempt.idle or attempt.probe:
-            ops += (0, 1)
-            self._add_head(attempt)
-        else:
-            ops += (0, 0)
+        ops.append(0)
+        if attempt.probe or attempt.limits or attempt.idle:
+            self._add_conditions(attempt)
         if attempt.take:
             self._add_takes(attempt.take)
-        else:
-            ops.append(0)
-        ops.append(len(attempt.put))
-        for key, payload in attempt.put:
-            ops.append(self._records.get(key) or self._record(key))
-            ops.append(self._payload(payload))
-        if (
-            attempt.unwait
-            or attempt.timers
-            or attempt.index
-            or attempt.wait is not None
-            or attempt.delete
-            or attempt.wake
-            or attempt.forget
-        ):
-            ops.append(1)
-            self._add_tail(attempt)
-        else:
-            ops.append(0)
-        self._add_emissions(attempt.emit)
+        if attempt.put:
+            ops += (PUT, len(attempt.put))
+            for key, payload in attempt.put:
+                ops.append(self._records.get(key) or self._record(key))
+                ops.append(self._payload(payload))
+        if attempt.delete or attempt.index or attempt.timers:
+            self._add_names(attempt)
+        if attempt.unwait or attempt.wait is not None or attempt.wake or attempt.forget:
+            self._add_waiting(attempt)
+        if attempt.emit:
+            self._add_emissions(attempt.emit)
+        ops.append(END)
         ops[start] = len(ops) + 1
 
-    def _add_head(self, attempt: Attempt) -> None:
+    def _add_conditions(self, attempt: Attempt) -> None:
         ops = self._ops
-        ops += (1 if attempt.probe else 0, len(attempt.limits))
-        for limit in attempt.limits:
-            overage = None if limit.value is None else limit.overage
-            ops += (self._account(limit.tenant, limit.item), _or_none(limit.value), _or_none(overage))
-        idle = dict.fromkeys(attempt.idle)
-        ops.append(len(idle))
-        ops += [self._account(tenant, item) for tenant, item in idle]
+        if attempt.probe:
+            ops.append(PROBE)
+        if attempt.limits:
+            ops += (LIMITS, len(attempt.limits))
+            for limit in attempt.limits:
+                overage = None if limit.value is None else limit.overage
+                ops += (self._account(limit.tenant, limit.item), _or_none(limit.value), _or_none(overage))
+        if attempt.idle:
+            idle = dict.fromkeys(attempt.idle)
+            ops += (IDLE, len(idle))
+            ops += [self._account(tenant, item) for tenant, item in idle]
 
     def _add_takes(self, takes: Sequence[Take]) -> None:
         ops = self._ops
         if len(takes) > 1 and len({take.item for take in takes}) < len(takes):
             self._add_netted(takes)
             return
+        ops.append(TAKES)
         at = len(ops)
         ops.append(0)
         for take in takes:
@@ -304,56 +302,60 @@ class Call:
                 old_asked, used, reserved = net.get(account, (0, 0, 0))
                 net[account] = (old_asked + asked, used + take.used, reserved + take.reserved)
         changed = [(account, change) for account, change in net.items() if change[1] or change[2]]
-        self._ops.append(len(changed))
+        self._ops += (TAKES, len(changed))
         for account, (asked, used, reserved) in changed:
             self._ops += (1 if used > 0 and asked > 0 else 0, used, reserved, 1, account)
 
-    def _add_tail(self, attempt: Attempt) -> None:
+    def _add_names(self, attempt: Attempt) -> None:
         ops = self._ops
-        ops.append(len(attempt.delete))
-        ops += [self._record(key) for key in attempt.delete]
-        ops.append(len(attempt.index))
-        for change in attempt.index:
-            key = self._indexes.setdefault(change.key, len(self._indexes) + 1)
-            ops += (key, self._text(change.member), 1 if change.present else 0)
-        ops.append(len(attempt.timers))
-        for timer in attempt.timers:
-            ops += (self._text(timer.member), _or_none(timer.due_ms))
-        ops.append(len(attempt.forget))
-        for place, member in attempt.forget:
-            ops += (self._tenant(place.tenant), self._text(member))
-        ops.append(len(attempt.unwait))
-        ops += [self._waiter(tenant, who) for tenant, who in attempt.unwait]
-        if attempt.wait is None:
-            ops.append(0)
-        else:
+        if attempt.delete:
+            ops += (DELETE, len(attempt.delete))
+            ops += [self._record(key) for key in attempt.delete]
+        if attempt.index:
+            ops += (INDEX, len(attempt.index))
+            for change in attempt.index:
+                key = self._indexes.setdefault(change.key, len(self._indexes) + 1)
+                ops += (key, self._text(change.member), 1 if change.present else 0)
+        if attempt.timers:
+            ops += (TIMERS, len(attempt.timers))
+            for timer in attempt.timers:
+                ops += (self._text(timer.member), _or_none(timer.due_ms))
+
+    def _add_waiting(self, attempt: Attempt) -> None:
+        ops = self._ops
+        if attempt.forget:
+            ops += (FORGET, len(attempt.forget))
+            for place, member in attempt.forget:
+                ops += (self._tenant(place.tenant), self._text(member))
+        if attempt.unwait:
+            ops += (UNWAIT, len(attempt.unwait))
+            ops += [self._waiter(tenant, who) for tenant, who in attempt.unwait]
+        if attempt.wait is not None:
             self._add_wait(attempt.wait)
-        ops.append(len(attempt.wake))
-        for wake in attempt.wake:
-            ops += (self._tenant(wake.place.tenant), self._name(wake.place.item), self._name(wake.reason))
+        if attempt.wake:
+            ops += (WAKE, len(attempt.wake))
+            for wake in attempt.wake:
+                ops += (self._tenant(wake.place.tenant), self._name(wake.place.item), self._name(wake.reason))
 
     def _add_wait(self, wait: Wait) -> None:
         ops = self._ops
-        ops += (
-            self._waiter(wait.tenant, wait.who),
-            self._text(wait.static),
-            1 if wait.indexed else 0,
-            len(wait.places),
-        )
+        ops += (WAIT, self._waiter(wait.tenant, wait.who), self._text(wait.static), 1 if wait.indexed else 0)
+        ops.append(len(wait.places))
         for tenant, item in wait.places:
             ops += (self._tenant(tenant), self._name(item))
         self._add_refusals(wait.denials_of)
 
     def _add_emissions(self, emissions: Sequence[Emission]) -> None:
         ops = self._ops
-        ops.append(len(emissions))
+        ops += (EMIT, len(emissions))
         for emission in emissions:
             ops += (self._payload(emission.facts), 1 if emission.unless_same else 0)
             self._add_refusals(emission.denials_of)
 
     def _add_refusals(self, attempts: Sequence[int]) -> None:
         self._ops.append(len(attempts))
-        self._ops += [attempt + 1 for attempt in attempts]
+        if attempts:
+            self._ops += [attempt + 1 for attempt in attempts]
 
 
 def _checked(name: str) -> str:

@@ -184,7 +184,7 @@ class _Batch:
         for place in dict.fromkeys(attempt.idle):
             left = after.get(place, self.account(place)).used
             if left > 0:
-                denials.append(Denial(place.tenant, place.item, 0, left, 0))
+                denials.append(Denial(place.tenant, place.item, 0, min(left, QUANTITY_MAX), 0))
         if overflows and not denials:
             raise _Overflow
         return after, tuple(denials)
