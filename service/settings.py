@@ -108,8 +108,6 @@ class Settings(BaseSettings):
     """Pause between two looks for what is due; expiry is announced within 5 seconds (docs/domain.md 6.9)."""
     rewind_seconds: int = Field(default=600, ge=1)
     """How far reading goes back when the ledger may have lost its newest writes."""
-    idempotency_seconds: int = Field(default=86_400, ge=60)
-    """How long the outcome of a call with an idempotency key is kept."""
     removed_memory_seconds: int = Field(default=86_400, ge=60)
     """How long what was removed is remembered, so that late news does not revive it (docs/contracts.md 1)."""
     shutdown_seconds: float = Field(default=8.0, gt=0, le=10)

@@ -210,6 +210,27 @@ def list_imported(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [name.partition(".")[0] for name in names]
 
 
+def test_every_setting_is_read_by_somebody() -> None:
+    """A variable that changes nothing is a promise to the operator who sets it."""
+    fields = {
+        statement.target.id
+        for node in _TREES["service/settings.py"].body
+        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+    read = {
+        node.attr
+        for name, tree in _OWN.items()
+        if name != "service/settings.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+    }
+    in_settings = {"kafka_bootstrap_servers", "redis_url"}  # read through require_servers
+    assert fields > in_settings
+    assert_none(sorted(fields - read - in_settings - {"model_config"}))
+
+
 # --- tests
 
 
