@@ -13,9 +13,8 @@ import msgspec
 
 from service.ledger import keys, queue
 from service.ledger.errors import LedgerError
-from service.ledger.outbox import CELL, ROW, SEPARATOR
 from service.ledger.transaction import Attempt, Emission, IndexKey, RecordKey, Take, Transaction, Wait
-from service.ledger.validity import problem_of
+from service.ledger.validity import problem_of_kind, problem_of_name, problem_of_path
 
 KEYS_FIXED = 5  # meta, positions, timers, outbox, the hash of the jobs
 NEVER = 2**53  # a version that no record has: an expectation that cannot hold
@@ -33,28 +32,7 @@ class Encoded(NamedTuple):
     arguments: list[bytes | str]
 
 
-class _Groups:
-    """Fields of hashes, numbered in the order of their entry and grouped by hash, so that each is read at once."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._groups: dict[str | int, tuple[list[str], list[int]]] = {}
-
-    def enter(self, where: str | int, field: str) -> int:
-        self.count += 1
-        group = self._groups.get(where)
-        if group is None:
-            self._groups[where] = ([field], [self.count])
-        else:
-            group[0].append(field)
-            group[1].append(self.count)
-        return self.count
-
-    def flat(self, number_of: Callable[[str | int], int]) -> list[object]:
-        """``number, fields, indexes`` for each hash."""
-        return [
-            part for where, (fields, indexes) in self._groups.items() for part in (number_of(where), fields, indexes)
-        ]
+Group = tuple[list[str], list[int]]  # fields of one hash, and their numbers: what is read at once
 
 
 class Call:
@@ -77,12 +55,12 @@ class Call:
         self._sources: dict[str | None, int] = {None: 0}
         self._idempotent: dict[str | None, int] = {None: 0}
         self._records: dict[RecordKey, int] = {}
-        self._record_groups = _Groups()
+        self._record_groups: dict[tuple[str, str], Group] = {}
         self._accounts: dict[tuple[str, str], int] = {}
-        self._account_groups = _Groups()
+        self._account_groups: dict[str, Group] = {}
         self._paths: dict[tuple[tuple[str, ...], str], tuple[int, ...]] = {}
         self._waiting: dict[tuple[str, str], int] = {}
-        self._waiting_groups = _Groups()
+        self._waiting_groups: dict[str, Group] = {}
         self._waiting_tenants: list[int] = []
         self._indexes: dict[IndexKey, int] = {}
 
@@ -92,16 +70,12 @@ class Call:
         return len(self._ops)
 
     def add(self, transaction: Transaction) -> None:
-        """Append a transaction; raises ``LedgerError`` for one that cannot be right, and is then of no use any more."""
+        """Append a transaction; where it raises ``LedgerError`` the call is of no use any more."""
         self.count += 1
-        number = self._first_number + self.count - 1
-        problem = problem_of(number, transaction)
-        if problem is not None:
-            raise LedgerError(problem, number)
         try:
             self._add(transaction)
         except ValueError as error:
-            raise LedgerError(str(error), number) from None
+            raise LedgerError(str(error), self._first_number + self.count - 1) from None
 
     def encode(self, now_ms: int, percent: int, stalled: Iterable[str]) -> Encoded:
         """The call: KEYS and ARGV."""
@@ -116,12 +90,14 @@ class Call:
         for tenant in self._tenants:
             names += (keys.accounts(shard, tenant), keys.waiters(shard, tenant))
 
-        def declare(key: str | int) -> int:
-            names.append(str(key))
-            return len(names)
-
-        record_groups = self._record_groups.flat(declare)
-        waiting_groups = self._waiting_groups.flat(declare)
+        record_groups: list[object] = []
+        for (kind, tenant), group in self._record_groups.items():
+            names.append(keys.records(shard, kind, tenant))
+            record_groups += (len(names), *group)
+        waiting_groups: list[object] = []
+        for tenant, group in self._waiting_groups.items():
+            names.append(keys.waiting(shard, tenant))
+            waiting_groups += (len(names), *group)
         first_index_key = len(names) + 1
         names += [keys.index(shard, index) for index in self._indexes]
         first_idempotency_key = len(names) + 1
@@ -141,7 +117,7 @@ class Call:
             [source for source in self._sources if source is not None],
             [self._sources[source] for source in stalled if source in self._sources],
             record_groups,
-            self._account_groups.flat(int),
+            [part for tenant, group in self._account_groups.items() for part in (self._tenants[tenant], *group)],
             waiting_groups,
             self._waiting_tenants,
         )
@@ -155,42 +131,55 @@ class Call:
             number = self._texts[text] = len(self._texts) + 1
         return number
 
-    def _name(self, text: str) -> int:
-        return self._texts.get(text) or self._text(_checked(text))
+    def _name(self, name: str) -> int:
+        number = self._texts.get(name)
+        if number is None:
+            _refuse(problem_of_name(name))
+            number = self._texts[name] = len(self._texts) + 1
+        return number
 
     def _tenant(self, tenant: str) -> int:
         number = self._tenants.get(tenant)
         if number is None:
-            number = self._tenants[_checked(tenant)] = len(self._tenants) + 1
+            _refuse(problem_of_name(tenant))
+            number = self._tenants[tenant] = len(self._tenants) + 1
         return number
 
     def _record(self, key: RecordKey) -> int:
         number = self._records.get(key)
         if number is None:
-            if key.kind in keys.RESERVED_KINDS:
-                raise ValueError(f"records of kind {key.kind!r} would get in the way of the ledger's own keys")
-            number = self._record_groups.enter(keys.records(self._shard, key[0], key[1]), key[2])
-            self._records[key] = number
+            number = self._records[key] = len(self._records) + 1
+            kind, tenant, name = key
+            group = self._record_groups.get((kind, tenant))
+            if group is None:
+                _refuse(problem_of_kind(kind))
+                self._record_groups[kind, tenant] = ([name], [number])
+            else:
+                group[0].append(name)
+                group[1].append(number)
         return number
 
     def _account(self, tenant: str, item: str) -> int:
         number = self._accounts.get((tenant, item))
         if number is None:
-            number = self._account_groups.enter(self._tenant(tenant), _checked(item))
-            self._accounts[tenant, item] = number
+            _refuse(problem_of_name(item))
+            number = self._accounts[tenant, item] = len(self._accounts) + 1
+            self._tenant(tenant)
+            _enter(self._account_groups, tenant, item, number)
         return number
 
     def _accounts_of(self, path: tuple[str, ...], item: str) -> tuple[int, ...]:
-        numbers = tuple([self._account(tenant, item) for tenant in path])
-        self._paths[path, item] = numbers
+        _refuse(problem_of_path(path))
+        numbers = self._paths[path, item] = tuple([self._account(tenant, item) for tenant in path])
         return numbers
 
     def _waiter(self, tenant: str, who: str) -> int:
         number = self._waiting.get((tenant, who))
         if number is None:
-            number = self._waiting_groups.enter(keys.waiting(self._shard, tenant), _checked(who))
-            self._waiting[tenant, who] = number
+            _refuse(problem_of_name(who))
+            number = self._waiting[tenant, who] = len(self._waiting) + 1
             self._waiting_tenants.append(self._tenant(tenant))
+            _enter(self._waiting_groups, tenant, who, number)
         return number
 
     def _tag_set(self, tags: Sequence[tuple[str, str]]) -> int:
@@ -204,10 +193,6 @@ class Call:
                 self._tags += (self._tenant(tenant), self._name(tag))
         return place
 
-    def _payload(self, payload: bytes | str) -> int:
-        self._payloads.append(payload)
-        return len(self._payloads) + 1  # ARGV[1] is the program
-
     # --- the parts of a transaction, in the order of the header of commit.lua
 
     def _add(self, transaction: Transaction) -> None:
@@ -219,16 +204,24 @@ class Call:
         key = self._idempotent.get(transaction.idempotency_key)
         if key is None:
             key = self._idempotent[transaction.idempotency_key] = len(self._idempotent)
-        cause = self._name(transaction.cause)
-        tags = self._tag_set(transaction.tags) if transaction.tags else 0
         expect = transaction.expect
-        ops += (0, source, transaction.position, key, 1 if transaction.check_only else 0, cause, tags, len(expect))
+        ops += (
+            0,
+            source,
+            transaction.position,
+            key,
+            1 if transaction.check_only else 0,
+            self._name(transaction.cause),
+            self._tag_set(transaction.tags) if transaction.tags else 0,
+            len(expect),
+        )
         records = self._records
         for record_key, version in expect:
             ops.append(records.get(record_key) or self._record(record_key))
             ops.append(version if version >= 0 else self._earlier(record_key, -version))
-        ops.append(len(transaction.balances))
-        for (tenant, item), used, reserved in transaction.balances:
+        balances = transaction.balances
+        ops.append(len(balances))
+        for (tenant, item), used, reserved in balances:
             ops += (self._account(tenant, item), used, reserved)
         ops.append(len(transaction.attempts))
         for attempt in transaction.attempts:
@@ -251,9 +244,11 @@ class Call:
             self._add_takes(attempt.take)
         if attempt.put:
             ops += (PUT, len(attempt.put))
+            payloads = self._payloads
             for key, payload in attempt.put:
-                ops.append(self._records.get(key) or self._record(key))
-                ops.append(self._payload(payload))
+                payloads.append(payload)
+                # ARGV[1] is the program, so the first payload is ARGV[2].
+                ops += (self._records.get(key) or self._record(key), len(payloads) + 1)
         if attempt.delete or attempt.index or attempt.timers:
             self._add_names(attempt)
         if attempt.unwait or attempt.wait is not None or attempt.wake or attempt.forget:
@@ -343,26 +338,30 @@ class Call:
         ops.append(len(wait.places))
         for tenant, item in wait.places:
             ops += (self._tenant(tenant), self._name(item))
-        self._add_refusals(wait.denials_of)
+        ops.append(len(wait.denials_of))
+        ops += [attempt + 1 for attempt in wait.denials_of]
 
     def _add_emissions(self, emissions: Sequence[Emission]) -> None:
-        ops = self._ops
+        ops, payloads = self._ops, self._payloads
         ops += (EMIT, len(emissions))
         for emission in emissions:
-            ops += (self._payload(emission.facts), 1 if emission.unless_same else 0)
-            self._add_refusals(emission.denials_of)
-
-    def _add_refusals(self, attempts: Sequence[int]) -> None:
-        self._ops.append(len(attempts))
-        if attempts:
-            self._ops += [attempt + 1 for attempt in attempts]
+            payloads.append(emission.facts)
+            ops += (len(payloads) + 1, 1 if emission.unless_same else 0, len(emission.denials_of))
+            ops += [attempt + 1 for attempt in emission.denials_of]
 
 
-def _checked(name: str) -> str:
-    """Names must not hold the characters that separate the parts of what the ledger stores."""
-    if SEPARATOR in name or CELL in name or ROW in name:
-        raise ValueError(f"a name holds a control character: {name!r}")
-    return name
+def _enter(groups: dict[str, Group], where: str, field: str, number: int) -> None:
+    group = groups.get(where)
+    if group is None:
+        groups[where] = ([field], [number])
+    else:
+        group[0].append(field)
+        group[1].append(number)
+
+
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def _or_none(number: int | None) -> int:

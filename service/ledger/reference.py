@@ -38,7 +38,7 @@ from service.ledger.transaction import (
     Waiter,
     Waiting,
 )
-from service.ledger.validity import refuse_invalid
+from service.ledger.validity import problem_of_kind, problem_of_name, problem_of_path, refuse_invalid
 
 IDEMPOTENCY_KEPT_MS = 24 * 60 * 60 * 1000
 AccountKey = tuple[str, str]  # tenant and item
@@ -436,6 +436,34 @@ def drop(sets: dict[Named, set[str]], key: Named, member: str) -> None:
             del sets[key]
 
 
+def refuse_invalid_names(transactions: Sequence[Transaction]) -> None:
+    """Raise ``LedgerError`` where the encoder would, when it enters a name into its tables."""
+    for number, transaction in enumerate(transactions, start=1):
+        kinds = {key.kind for key, _ in transaction.expect}
+        names = {transaction.cause, *tenants_of([transaction]), *(tag for _, tag in transaction.tags)}
+        names |= {balance.place.item for balance in transaction.balances}
+        paths: set[tuple[str, ...]] = set()
+        for attempt in transaction.attempts:
+            paths |= {take.path for take in attempt.take if take.used or take.reserved}
+            kinds |= {key.kind for key, _ in attempt.put} | {key.kind for key in attempt.delete}
+            names |= set(_names(attempt))
+        problems = [*map(problem_of_kind, kinds), *map(problem_of_name, names), *map(problem_of_path, paths)]
+        for problem in filter(None, problems):
+            raise LedgerError(problem, number)
+
+
+def _names(attempt: Attempt) -> Iterator[str]:
+    yield from (take.item for take in attempt.take)
+    yield from (limit.item for limit in attempt.limits)
+    yield from (place.item for place in attempt.idle)
+    yield from (who for _, who in attempt.unwait)
+    for wake in attempt.wake:
+        yield from (wake.place.item, wake.reason)
+    if attempt.wait is not None:
+        yield attempt.wait.who
+        yield from (place.item for place in attempt.wait.places)
+
+
 def tenants_of(transactions: Sequence[Transaction]) -> set[str]:
     """The tenants that a batch names, in whatever way."""
     tagged = {tenant for each in transactions for tenant, _ in each.tags}
@@ -493,6 +521,7 @@ class ReferenceLedger:
 
     async def commit(self, shard: int, transactions: Sequence[Transaction], now_ms: int) -> list[Outcome]:
         refuse_invalid(transactions)
+        refuse_invalid_names(transactions)
         state = self._states[shard].copy()
         outcomes = _Batch(state, transactions, now_ms, self._percent).run()
         self._states[shard] = state

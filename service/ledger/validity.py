@@ -1,13 +1,15 @@
 """What makes a batch invalid before anybody looks at the ledger.
 
 Both ledgers refuse the same batches, so that a test on the twin finds what Redis would refuse. Only mistakes of a
-caller are looked for here; whatever depends on the state of the ledger is decided where that state is.
+caller are looked for here; whatever depends on the state of the ledger is decided where that state is. What concerns
+names is asked once for each name: by the encoder when it enters one into its tables, by the reference for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from service.ledger import keys
 from service.ledger.errors import LedgerError
 from service.ledger.outbox import CELL, ROW, SEPARATOR
 from service.ledger.transaction import QUANTITY_MAX, Attempt, Transaction
@@ -37,19 +39,26 @@ def problem_of(number: int, transaction: Transaction) -> str | None:
     return None
 
 
-def refuse_control_characters(texts: Iterable[str]) -> None:
-    """Names and texts must not hold the three characters that separate the parts of what the ledger stores."""
-    for text in texts:
-        if SEPARATOR in text or CELL in text or ROW in text:
-            raise LedgerError(f"a name or text holds a control character: {text!r}")
+def problem_of_name(name: str) -> str | None:
+    """Names must not hold the three characters that separate the parts of what the ledger stores."""
+    if name.isprintable() or not (SEPARATOR in name or CELL in name or ROW in name):
+        return None
+    return f"a name holds a control character: {name!r}"
+
+
+def problem_of_path(path: Sequence[str]) -> str | None:
+    """A path leads past somebody, and past nobody twice."""
+    return None if path and len(set(path)) == len(path) else f"a path names nobody, or somebody twice: {path}"
+
+
+def problem_of_kind(kind: str) -> str | None:
+    """Records and the ledger's own keys must not share a name."""
+    if kind in keys.RESERVED_KINDS or ":" in kind or "/" in kind:
+        return f"records cannot be of kind {kind!r}, which is the ledger's own"
+    return None
 
 
 def _problem_of_attempt(own: int, attempt: Attempt) -> str | None:
-    for take in attempt.take:
-        if not (-QUANTITY_MAX <= take.used <= QUANTITY_MAX and -QUANTITY_MAX <= take.reserved <= QUANTITY_MAX):
-            return f"takes a quantity that is out of range: {take}"
-        if not take.path:
-            return f"takes from nobody: {take}"
     for emission in attempt.emit:
         if SEPARATOR in emission.facts:
             return "announces a text with a NUL"
