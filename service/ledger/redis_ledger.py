@@ -164,9 +164,11 @@ class RedisLedger:
         replies = await self._client.together([("HGET", keys.directory(tenant), tenant) for tenant in tenants])
         return {tenant: int(shard) for tenant, shard in zip(tenants, replies, strict=True) if shard is not None}
 
-    async def place(self, tenant: str, shard: int, instead_of: int | None = None) -> int:
+    async def place(self, tenants: Mapping[str, int], instead_of: int | None = None) -> dict[str, int]:
         old = "" if instead_of is None else instead_of
-        return int(await self._client.run(_CLAIM, [keys.directory(tenant)], [tenant, shard, old]))
+        calls = [([keys.directory(tenant)], [tenant, shard, old]) for tenant, shard in tenants.items()]
+        replies = await self._client.run_together(_CLAIM, calls)
+        return {tenant: int(shard) for tenant, shard in zip(tenants, replies, strict=True)}
 
     async def claim_name(self, name: str, tenant: str, instead_of: str | None = None) -> str:
         standing: bytes = await self._client.run(_CLAIM, [keys.ROOT_NAMES], [name, tenant, instead_of or ""])
