@@ -166,7 +166,9 @@ class RedisLedger:
 
     async def place(self, tenants: Mapping[str, int], instead_of: int | None = None) -> dict[str, int]:
         old = "" if instead_of is None else instead_of
-        calls = [([keys.directory(tenant)], [tenant, shard, old]) for tenant, shard in tenants.items()]
+        calls: list[ScriptCall] = [
+            ([keys.directory(tenant)], [tenant, shard, old]) for tenant, shard in tenants.items()
+        ]
         replies = await self._client.run_together(_CLAIM, calls)
         return {tenant: int(shard) for tenant, shard in zip(tenants, replies, strict=True)}
 
