@@ -1,0 +1,71 @@
+"""The benchmarks on the command line: ``apportion bench NAME``, or ``python -m bench NAME`` in a checkout."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from bench import engine, report
+from bench.profiler import ProfilerMissingError
+from service.local.server import LocalServerError
+
+app = typer.Typer(
+    name="bench",
+    help="Measure the service on this machine (docs/benchmarks.md).",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Every figure is the median of that many rounds.")]
+Batch = Annotated[int, typer.Option(min=1, help="Events that are decided together.")]
+COLLECTOR_THRESHOLDS = (100_000, 50, 100)
+
+
+@app.command("engine")
+def run_engine(
+    customers: Annotated[int, typer.Option(min=1)] = 400,
+    workloads: Annotated[int, typer.Option(min=1, help="Of each customer.")] = 25,
+    partners: Annotated[int, typer.Option(min=1, help="Direct partners: the customers' shards follow from them.")] = 8,
+    batch: Batch = 2000,
+    rounds: Rounds = 3,
+    profile: Annotated[bool, typer.Option("--profile", help="Show the functions where the time goes.")] = False,
+    relaxed_collector: Annotated[
+        bool, typer.Option("--relaxed-collector", help="Let Python's garbage collector run less often.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What an event costs in Python, type by type."""
+    if relaxed_collector:
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    if profile:
+        job = engine.profile(customers=customers, workloads=workloads, partners=partners, batch=batch, top=15)
+    else:
+        job = engine.run(customers=customers, workloads=workloads, partners=partners, batch=batch, rounds=rounds)
+    finish(job, as_json)
+
+
+def finish(job: Coroutine[Any, Any, report.Report], as_json: bool) -> None:
+    """Run a benchmark and print what it found; what is missing is said in a sentence, with exit code 1."""
+    try:
+        found = uvloop.run(job)
+    except (LocalServerError, ProfilerMissingError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(130) from None
+    report.write(found, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point of ``python -m bench``."""
+    app(prog_name="python -m bench")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""What an event costs inside the service: read, decided, encoded, committed, rendered, without Kafka.
+
+Good for: seeing what a change of the code does to the cost of an event, type by type, and where the rest of it is spent
+(``--profile``). One process does everything in turn, so the parts add up.
+
+Not good for: how many events per second the service handles. There the parts run beside each other and beside Kafka on
+the same cores: ask ``bench pipeline``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import ConsumerRecord
+
+from bench import profiler, report, servers
+from bench.fleet import HEADERS, TOPIC_PREFIX, Event, Fleet
+from service import catalog
+from service.handlers import announcements
+from service.handlers.engine import Engine
+from service.handlers.work import Arrival
+from service.ledger import keys
+from service.ledger.client import Client
+from service.ledger.encode import NEVER, Call
+from service.ledger.redis_ledger import TRANSACTIONS_PER_CALL_MAX, WORK_PER_CALL_MAX, RedisLedger
+from service.ledger.transaction import Outcome, Transaction
+from service.transport import reading
+
+SHARDS = 64
+_US = 1e6
+_TRIM_ENTRIES = 1 << 30
+
+
+class Kept(NamedTuple):
+    """What one commit was asked for."""
+
+    shard: int
+    transactions: Sequence[Transaction]
+
+
+class RememberingLedger(RedisLedger):
+    """A ledger that keeps what it is asked to commit, so that encoding can be measured by itself."""
+
+    def __init__(self, client: Client, shards: int) -> None:
+        super().__init__(client, shards)
+        self.client = client
+        self.kept: list[Kept] | None = None
+
+    async def commit(self, shard: int, transactions: Sequence[Transaction], now_ms: int) -> list[Outcome]:
+        if self.kept is not None:
+            self.kept.append(Kept(shard, transactions))
+        return await super().commit(shard, transactions, now_ms)
+
+
+class Bench:
+    """An engine on a Redis, and batches of events for it."""
+
+    def __init__(self, redis: servers.BenchRedis, batch: int) -> None:
+        self.redis = redis
+        self.batch = batch
+        self.catalog = catalog.load()
+        self.ledger = RememberingLedger(Client.connect(redis.url), SHARDS)
+        self.engine = Engine(self.ledger, self.catalog)
+        self._offsets = itertools.count()
+        self.announced = 0
+
+    async def close(self) -> None:
+        """Let go of Redis."""
+        await self.ledger.close()
+
+    async def prepare(self, fleet: Fleet) -> None:
+        """Make the tenants and plans of a fleet."""
+        for events in (fleet.tenants(), fleet.plans()):
+            for batch in batches(events, self.batch):
+                results = await self.engine.handle(self.read(self.records(batch)))
+                refused = next((result for result in results if result.kind != "applied"), None)
+                if refused is not None:
+                    raise AssertionError(f"the fleet is refused: {refused}")
+        await self.forget_announcements()
+
+    def records(self, events: Iterable[Event]) -> list[ConsumerRecord[bytes, bytes]]:
+        """Events as Kafka's client gives them to the service."""
+        return [
+            ConsumerRecord(
+                event.topic, 0, next(self._offsets), 0, 0, event.key, event.value, None, 0, len(event.value), HEADERS
+            )
+            for event in events
+        ]
+
+    @staticmethod
+    def read(records: Iterable[ConsumerRecord[bytes, bytes]]) -> list[Arrival]:
+        """Records as the service reads them; all of them are in order."""
+        now_us = time.time_ns() // 1000
+        return [
+            item for record in records if isinstance(item := reading.read_one(record, TOPIC_PREFIX, now_us), Arrival)
+        ]
+
+    async def announce(self) -> float:
+        """Read and render what is in the outboxes, and forget it; the seconds of rendering."""
+        seconds = 0.0
+        for entries in (await self.ledger.outbox(range(SHARDS), 1_000_000)).values():
+            began = time.perf_counter()
+            for entry in entries:
+                announcements.render(entry, self.catalog)
+            seconds += time.perf_counter() - began
+            self.announced += len(entries)
+        await self.forget_announcements()
+        return seconds
+
+    async def forget_announcements(self) -> None:
+        """Empty the outboxes."""
+        names = [keys.outbox(shard) for shard in range(SHARDS)]
+        await self.ledger.client.together([("LTRIM", name, _TRIM_ENTRIES, -1) for name in names])
+
+
+def batches(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
+    """Events in lists of that size; the last one may be shorter."""
+    iterator = iter(events)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+async def measure(bench: Bench, events: Iterable[Event]) -> dict[str, float]:
+    """What the events cost, in microseconds for each, part by part."""
+    seconds = dict.fromkeys(("read", "handle", "handle_cpu", "render", "encode"), 0.0)
+    count = 0
+    announced, scripts = bench.announced, bench.redis.scripts()
+    for batch in batches(events, bench.batch):
+        records = bench.records(batch)
+        began = time.perf_counter()
+        arrivals = bench.read(records)
+        seconds["read"] += time.perf_counter() - began
+        bench.ledger.kept = []
+        began, began_cpu = time.perf_counter(), time.process_time()
+        await bench.engine.handle(arrivals)
+        seconds["handle_cpu"] += time.process_time() - began_cpu
+        seconds["handle"] += time.perf_counter() - began
+        seconds["encode"] += encoding_seconds(bench.ledger.kept)
+        bench.ledger.kept = None
+        seconds["render"] += await bench.announce()
+        count += len(batch)
+    figures = {f"{name}_us": value / count * _US for name, value in seconds.items()}
+    figures["script_us"] = (bench.redis.scripts().seconds - scripts.seconds) / count * _US
+    figures["announcements_per_event"] = (bench.announced - announced) / count
+    return figures
+
+
+def encoding_seconds(kept: Sequence[Kept]) -> float:
+    """What encoding costs, measured by doing it once more."""
+    began = time.perf_counter()
+    for shard, transactions in kept:
+        first = 0
+        while first < len(transactions):
+            call = Call(shard, first + 1, lambda _key, _number: NEVER)
+            for transaction in transactions[first : first + TRANSACTIONS_PER_CALL_MAX]:
+                call.add(transaction)
+                if call.work > WORK_PER_CALL_MAX:
+                    break
+            call.encode(0, 80, ())
+            first += call.count
+    return time.perf_counter() - began
+
+
+def kinds(fleet: Fleet) -> dict[str, Iterator[Event]]:
+    """Events by what they are, in an order in which each finds what it needs."""
+    return {
+        "workload.registered": fleet.registered(),
+        "plan.applied": fleet.applied("backup"),
+        "plan.applied (a second plan)": fleet.applied("advanced"),
+        "workload.usage_reported": fleet.usage(),
+        "workload.registered (again, nothing new)": fleet.registered(),
+    }
+
+
+async def run(*, customers: int, workloads: int, partners: int, batch: int, rounds: int) -> report.Report:
+    """Cost by type of event."""
+    made = report.Report("engine", _options(customers, workloads, partners, batch, rounds))
+    measured: dict[str, list[dict[str, float]]] = {}
+    with servers.redis_server() as redis:
+        for number in range(rounds):
+            redis.empty()
+            bench = Bench(redis, batch)
+            fleet = Fleet(customers=customers, workloads=workloads, partners=partners, seed=number)
+            await bench.prepare(fleet)
+            for kind, events in kinds(fleet).items():
+                report.progress.log(f"round {number + 1} of {rounds}: {kind}")
+                measured.setdefault(kind, []).append(await measure(bench, events))
+            await bench.close()
+    made.tables["microseconds for an event"] = [_row(kind, figures) for kind, figures in measured.items()]
+    made.notes.append("handle is wall time and contains encode and the script; handle_cpu is Python's share of it.")
+    return made
+
+
+def _row(kind: str, rounds: Sequence[Mapping[str, float]]) -> report.Row:
+    figures = report.medians(rounds)
+    python_us = figures["read_us"] + figures["handle_cpu_us"] + figures["render_us"]
+    return {
+        "event": kind,
+        **{name: round(value, 2) for name, value in figures.items()},
+        "python_us": round(python_us, 2),
+        "events_per_second_of_python": round(_US / python_us),
+    }
+
+
+def _options(customers: int, workloads: int, partners: int, batch: int, rounds: int) -> dict[str, Any]:
+    return {
+        "customers": customers,
+        "workloads_per_customer": workloads,
+        "partners": partners,
+        "shards": SHARDS,
+        "batch": batch,
+        "rounds": rounds,
+    }
+
+
+async def profile(*, customers: int, workloads: int, partners: int, batch: int, top: int) -> report.Report:
+    """The functions in which each type of event spends its time."""
+    made = report.Report("engine", _options(customers, workloads, partners, batch, 1))
+    shares: list[report.Row] = []
+    with servers.redis_server() as redis:
+        bench = Bench(redis, batch)
+        fleet = Fleet(customers=customers, workloads=workloads, partners=partners)
+        await bench.prepare(fleet)
+        for kind, events in kinds(fleet).items():
+            prepared = [bench.records(some) for some in batches(events, batch)]
+            with profiler.recording(os.getpid()) as recorded:
+                for records in prepared:
+                    await bench.engine.handle(bench.read(records))
+                    await bench.announce()
+            made.tables[f"{kind}: top functions by own time"] = recorded.functions(top)
+            shares.append({"event": kind, **recorded.areas()})
+        await bench.close()
+    made.tables = {"share of the time by part, percent": shares, **made.tables}
+    return made

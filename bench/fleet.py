@@ -1,0 +1,188 @@
+"""A fleet that events can come from: partners, MSPs, customers with plans, workloads; the same for the same seed.
+
+Like a real one in what the service's cost depends on: identifiers of 36 characters, three levels, quotas of every kind
+on some of the tenants, several types of workloads, two plans each, and events of many tenants mixed in any batch.
+Unlike a real one in that no quota is ever reached: refusals are no measure of speed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from schemas import table
+
+TOPIC_PREFIX = "apportion."
+HEADERS = (("content-type", b"application/cloudevents+json"),)
+_ITEMS = (
+    "pw_base_workstations", "pw_base_servers", "pw_base_vms", "pw_base_storage", "local_storage",
+    "pw_pack_adv_management", "pw_pack_adv_security",
+)  # fmt: skip
+_TYPES = (*["workstation"] * 7, *["server"] * 2, "vm")
+_BACKUP = ["backup.files", "backup.image"]
+_ADVANCED = ["management.patch_management", "security.url_filtering", "security.device_control"]
+_PLENTY = 10**15  # a quota that nobody reaches, in units or bytes
+_GIB = 2**30
+
+
+class Event(NamedTuple):
+    """A message as a producer sends it; ``topic`` with prefix, ``key`` is the tenant."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class Workload(NamedTuple):
+    """A workload of the fleet."""
+
+    tenant: str
+    id: str
+    type: str
+
+
+class Fleet:
+    """``customers`` tenants with ``workloads`` each, below ``msps`` MSPs, below ``partners`` direct partners."""
+
+    def __init__(
+        self,
+        *,
+        customers: int,
+        workloads: int,
+        partners: int = 8,
+        msps: int | None = None,
+        seed: int = 1,
+        prefix: str = TOPIC_PREFIX,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._prefix = prefix
+        self._now_us = time.time_ns() // 1000 - 10**9
+        self._number = 0
+        self.partners = [self._identifier() for _ in range(partners)]
+        self.msps = [self._identifier() for _ in range(msps or max(partners, customers // 50))]
+        self.customers = [self._identifier() for _ in range(customers)]
+        self.workloads = [
+            Workload(tenant, self._identifier(), self._random.choice(_TYPES))
+            for _ in range(workloads)
+            for tenant in self.customers  # one after the other, so that any batch has many tenants in it
+        ]
+
+    # --- what has to be there before workloads come
+
+    def tenants(self) -> Iterator[Event]:
+        """Every tenant with its items and quotas, parents first."""
+        for number, tenant in enumerate(self.partners):
+            yield from self._tenant(tenant, "root", "partner", number, {"value": None})
+        for number, tenant in enumerate(self.msps):
+            parent = self.partners[number % len(self.partners)]
+            yield from self._tenant(tenant, parent, "partner", number, self._quota(number))
+        for number, tenant in enumerate(self.customers):
+            parent = self.msps[number % len(self.msps)]
+            yield from self._tenant(tenant, parent, "customer", number, self._quota(number // len(self.msps)))
+
+    def plans(self) -> Iterator[Event]:
+        """Two plans of every customer."""
+        for tenant in self.customers:
+            for plan, features in (("backup", _BACKUP), ("advanced", _ADVANCED)):
+                yield self._event("plan.saved", tenant, {"plan_id": _plan(tenant, plan), "features": features})
+
+    def _tenant(self, tenant: str, parent: str, kind: str, number: int, quota: dict[str, Any]) -> Iterator[Event]:
+        content: dict[str, Any] = {"parent_id": parent, "kind": kind, "name": f"{kind} {number}"}
+        if kind == "customer":
+            content["pricing_mode"] = "production"
+        yield self._event("tenant.upserted", tenant, content)
+        items = [{"name": name, "status": 1, "quota": quota} for name in _ITEMS]
+        yield self._event("offering_items.set", tenant, {"items": items})
+
+    @staticmethod
+    def _quota(number: int) -> dict[str, Any]:
+        """None, soft, or hard."""
+        return ({"value": None}, {"value": _PLENTY}, {"value": _PLENTY, "overage": 0})[number % 3]
+
+    # --- what workloads do
+
+    def registered(self) -> Iterator[Event]:
+        """Every workload, once; again, it says the same in a newer event."""
+        for workload in self.workloads:
+            yield self._registered(workload)
+
+    def applied(self, plan: str) -> Iterator[Event]:
+        """One of the plans, applied to every workload, each in an event of its own."""
+        for workload in self.workloads:
+            yield self._applied(workload, plan)
+
+    def usage(self) -> Iterator[Event]:
+        """New bytes of every workload."""
+        for workload in self.workloads:
+            yield self._usage(workload)
+
+    def life(self) -> Iterator[Event]:
+        """The life of every workload in four events: registered, protected, protected better, usage; mixed."""
+        for number, workload in enumerate(self.workloads):
+            yield self._registered(workload)
+            yield self._applied(workload, "backup")
+            if number >= len(self.customers):
+                earlier = self.workloads[number - len(self.customers)]
+                yield self._applied(earlier, "advanced")
+                yield self._usage(earlier)
+
+    def day(self) -> Iterator[Event]:
+        """For ever: what workloads of a fleet at work say; two reports of usage, a change of plans, a registration."""
+        at = 0
+        while True:
+            some = [self.workloads[(at + step) % len(self.workloads)] for step in range(3)]
+            yield self._usage(some[0])
+            yield self._applied(some[1], "advanced" if at // len(self.workloads) % 2 else "backup")
+            yield self._usage(some[2])
+            yield self._registered(some[0])
+            at += 3
+
+    def _registered(self, workload: Workload) -> Event:
+        data = {
+            "workload_id": workload.id,
+            "type": workload.type,
+            "name": f"host-{workload.id[:8]}",
+            "os": "server" if workload.type == "server" else "desktop",
+            "os_family": "windows",
+            "virtual": workload.type == "vm",
+        }
+        return self._event("workload.registered", workload.tenant, data, workload.id)
+
+    def _applied(self, workload: Workload, plan: str) -> Event:
+        data = {"plan_id": _plan(workload.tenant, plan), "workload_ids": [workload.id]}
+        return self._event("plan.applied", workload.tenant, data, workload.id)
+
+    def _usage(self, workload: Workload) -> Event:
+        storage, local = self._random.randrange(500 * _GIB), self._random.randrange(100 * _GIB)
+        data = {"workload_id": workload.id, "usage": {"storage_bytes": storage, "local_storage_bytes": local}}
+        return self._event("workload.usage_reported", workload.tenant, data, workload.id)
+
+    def _event(self, name: str, tenant: str, data: dict[str, Any], subject: str | None = None) -> Event:
+        type_ = f"apportion.{name}.v1"
+        self._number += 1
+        self._now_us += 1
+        seconds, micros = divmod(self._now_us, 1_000_000)
+        envelope = {
+            "specversion": "1.0",
+            "id": f"{self._number:012x}-{name}",
+            "source": "/bench",
+            "type": type_,
+            "subject": subject or tenant,
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{micros:06d}Z",
+            "tenantid": tenant,
+            "data": data,
+        }
+        topic = self._prefix + table.INBOUND[type_].topic
+        return Event(topic, tenant.encode(), json.dumps(envelope, separators=(",", ":")).encode())
+
+    def _identifier(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+
+def _plan(tenant: str, plan: str) -> str:
+    """Plans have identifiers of 36 characters too, and no two customers share one."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{plan}/{tenant}"))
