@@ -29,7 +29,7 @@ from service.ledger.transaction import (
     Wait,
     Wake,
 )
-from service.records import Items, MissingError, Plan, Reservation, Tenant, Versioned, Workload
+from service.records import Cache, Items, MissingError, Plan, Reservation, Tenant, Versioned, Workload
 from service.rules import assignment as assignment_rules
 from service.rules import tenants as tenant_rules
 
@@ -113,19 +113,25 @@ class Step:
 class View:
     """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them."""
 
-    def __init__(self, shard: int, catalog: Catalog, now_ms: int, loaded: dict[RecordKey, Versioned]) -> None:
+    def __init__(self, shard: int, catalog: Catalog, now_ms: int, cache: Cache) -> None:
         self.shard = shard
         self.catalog = catalog
         self.now_ms = now_ms
         self.transactions: list[Transaction] = []
-        self._loaded = loaded
+        self._cache = cache
+        self._loaded: dict[RecordKey, Versioned] = {}
         self._decided: dict[RecordKey, Versioned] = {}
         self._undo: list[tuple[int, RecordKey, Versioned | None]] = []
         self._placements: dict[str, Placement] = {}
 
     def has(self, key: RecordKey) -> bool:
-        """Whether a record is at hand."""
-        return key in self._loaded
+        """Whether a record is at hand, loaded or in the process' cache."""
+        if key in self._loaded:
+            return True
+        cached = self._cache.get(key) if Cache.takes(key) else None
+        if cached is not None:
+            self._loaded[key] = cached
+        return cached is not None
 
     def take_in(self, records_read: Mapping[RecordKey, Versioned]) -> None:
         """Further records, as read."""
@@ -133,13 +139,16 @@ class View:
 
     def peek(self, key: RecordKey) -> Versioned | None:
         """A record if it is at hand; None where it was not loaded."""
-        return self._decided.get(key) or self._loaded.get(key)
+        entry = self._decided.get(key) or self._loaded.get(key)
+        return entry if entry is not None or not self.has(key) else self._loaded[key]
 
     def read(self, key: RecordKey) -> Versioned:
         """A record; raises ``MissingError`` where it was not loaded."""
         entry = self._decided.get(key) or self._loaded.get(key)
         if entry is None:
-            raise MissingError(key)
+            if not self.has(key):
+                raise MissingError(key)
+            entry = self._loaded[key]
         return entry
 
     def add(self, transaction: Transaction, first: Step) -> None:

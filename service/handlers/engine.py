@@ -143,7 +143,7 @@ class Engine:
     async def _round(self, groups: Mapping[int, Sequence[Subject]]) -> tuple[dict[int, list[bool]], int]:
         """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were."""
         now_ms = self.clock()
-        views = {shard: View(shard, self.catalog, now_ms, {}) for shard in groups}
+        views = {shard: View(shard, self.catalog, now_ms, self.loader.cache) for shard in groups}
         await self._prefetch(views, groups)
         runs = [self._run(views[shard], subjects) for shard, subjects in groups.items()]
         done = dict(zip(groups, await asyncio.gather(*runs), strict=True))
