@@ -98,18 +98,12 @@ class Settings(BaseSettings):
     """How long a batch that is not full may wait for more."""
     outbox_depth_max: int = Field(default=200_000, ge=1000)
     """Announcements of all shards together that may wait for Kafka before intake pauses."""
-    conflict_retries_max: int = Field(default=16, ge=1, le=1000)
-    """How often a transaction is recomputed from fresh records before its event goes on later."""
-    job_step_size_max: int = Field(default=500, ge=1, le=10_000)
-    """Workloads that one step of a background job touches; other tenants come between the steps."""
     lease_seconds: int = Field(default=10, ge=2, le=300)
     """How long the relay of a shard stays with an instance that has fallen silent."""
     sweep_interval_seconds: float = Field(default=1.0, gt=0, le=5)
     """Pause between two looks for what is due; expiry is announced within 5 seconds (docs/domain.md 6.9)."""
     rewind_seconds: int = Field(default=600, ge=1)
     """How far reading goes back when the ledger may have lost its newest writes."""
-    removed_memory_seconds: int = Field(default=86_400, ge=60)
-    """How long what was removed is remembered, so that late news does not revive it (docs/contracts.md 1)."""
     shutdown_seconds: float = Field(default=8.0, gt=0, le=10)
     """Time to finish what is in hand after SIGTERM; the contract allows 10 seconds for everything."""
 

@@ -66,7 +66,7 @@ class Step:
     __slots__ = (
         "delete", "emit", "forget", "idle", "index", "limits", "probe", "put", "take", "timers", "unwait", "wait",
         "wake",
-    )  # fmt: skip
+    )  # fmt: skip - one name a line would fill the screen
 
     def __init__(self) -> None:
         self.take: list[Take] = []
@@ -274,6 +274,7 @@ class Draft:
         return found or records.NO_ITEMS
 
     def plan(self, tenant: str, plan: str) -> Plan | None:
+        """A plan's record, or None."""
         found: Plan | None = self.read(records.plan_key(tenant, plan))
         return found
 
@@ -283,6 +284,7 @@ class Draft:
         return found or NOTHING_KNOWN
 
     def reservation(self, tenant: str, reservation: str) -> Reservation | None:
+        """A reservation's record, or None."""
         found: Reservation | None = self.read(records.reservation_key(tenant, reservation))
         return found
 

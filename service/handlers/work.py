@@ -76,7 +76,7 @@ class Work:
     __slots__ = (
         "arrival", "cause", "drafts", "event", "misplaced_in", "number", "parent_shard", "queued", "refused", "result",
         "source", "stamp", "waits",
-    )  # fmt: skip
+    )  # fmt: skip - one name a line would fill the screen
 
     def __init__(self, arrival: Arrival, source: str | None, number: int, *, queued: Queued | None = None) -> None:
         event = arrival.event

@@ -195,6 +195,8 @@ class Denial(NamedTuple):
 
 
 class OutcomeKind(StrEnum):
+    """What can become of a transaction."""
+
     APPLIED = "applied"  # the first attempt
     DENIED = "denied"  # a later attempt, or none: see Outcome.attempt
     DUPLICATE = "duplicate"  # decided before; nothing happened
