@@ -64,9 +64,20 @@ class Step:
     """One attempt in the making, with records as objects."""
 
     __slots__ = (
-        "delete", "emit", "forget", "idle", "index", "limits", "probe", "put", "take", "timers", "unwait", "wait",
+        "delete",
+        "emit",
+        "forget",
+        "idle",
+        "index",
+        "limits",
+        "probe",
+        "put",
+        "take",
+        "timers",
+        "unwait",
+        "wait",
         "wake",
-    )  # fmt: skip - one name a line would fill the screen
+    )
 
     def __init__(self) -> None:
         self.take: list[Take] = []

@@ -74,9 +74,20 @@ class Work:
     """An arrival with its place in a stream: ``source`` and ``number`` make it happen once."""
 
     __slots__ = (
-        "arrival", "cause", "drafts", "event", "misplaced_in", "number", "parent_shard", "queued", "refused", "result",
-        "source", "stamp", "waits",
-    )  # fmt: skip - one name a line would fill the screen
+        "arrival",
+        "cause",
+        "drafts",
+        "event",
+        "misplaced_in",
+        "number",
+        "parent_shard",
+        "queued",
+        "refused",
+        "result",
+        "source",
+        "stamp",
+        "waits",
+    )
 
     def __init__(self, arrival: Arrival, source: str | None, number: int, *, queued: Queued | None = None) -> None:
         event = arrival.event
