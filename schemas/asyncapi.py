@@ -268,6 +268,7 @@ class Generator(GenerateJsonSchema):
     """Pydantic's generator, with descriptions as plain text."""
 
     def generate_inner(self, schema: Any) -> Document:
+        """The schema of one part, its description without the marks of the source."""
         generated = super().generate_inner(schema)
         if isinstance(generated.get("description"), str):
             generated["description"] = generated["description"].replace("``", "`")

@@ -18,11 +18,15 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class WorkloadType(Strict, frozen=True):
+    """A kind of workload, and the groups that stand for it."""
+
     name: str
     groups: tuple[str, ...] = ()
 
 
 class Application(Strict, frozen=True):
+    """A service that owns editions, items and features."""
+
     id: str
     name: str
     type: str
@@ -30,6 +34,8 @@ class Application(Strict, frozen=True):
 
 
 class Infrastructure(Strict, frozen=True):
+    """A storage component that items are bound to."""
+
     name: str
     id: str
     backend_type: str
@@ -48,6 +54,8 @@ class Feature(Strict, frozen=True):
 
 
 class SubEdition(Strict, frozen=True):
+    """A rank of an edition; the lowest stands first in the file."""
+
     name: str
     prefix: str
     carries: tuple[str, ...]
@@ -56,12 +64,16 @@ class SubEdition(Strict, frozen=True):
 
 
 class Condition(Strict, frozen=True):
+    """When a fallback may be used."""
+
     os: str | None = None
     virtual: bool | None = None
     requests_any: tuple[str, ...] = ()
 
 
 class Fallback(Strict, frozen=True, rename={"workload_type": "for"}):
+    """Whose base item a workload may take instead of its own type's."""
+
     workload_type: str
     take: str
     when: Condition = Condition()
