@@ -377,14 +377,18 @@ local function parse_waiting(text)
   return tonumber(since), static, places, denials
 end
 
+local function first_line(text)
+  return match(text, "^[^\n]*")
+end
+
 -- Keeps why w waits; whether it waited for the same reasons before.
 local function start_waiting(w, static, places, denials)
   local since, same = now, false
   if waiting[w] then
     local old_static, old_places, old_denials
     since, old_static, old_places, old_denials = parse_waiting(waiting[w])
-    same = old_static == static and same_places(old_denials, denials)
-    if same and same_places(old_places, places) then
+    same = first_line(old_static) == first_line(static) and same_places(old_denials, denials)
+    if same and old_static == static and same_places(old_places, places) then
       return true
     end
     change_queues(old_places, since, w, false)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
+
+import msgspec
 
 from service.ledger import durability, installation, keys, queue
 from service.ledger.client import Client, Script, ScriptCall
@@ -28,8 +31,11 @@ from service.ledger.validity import refuse_invalid
 # One call holds Redis for about 10 ms at most: see README.md for the measurement.
 TRANSACTIONS_PER_CALL_MAX = 500
 WORK_PER_CALL_MAX = 30_000  # integers of the program
+READ_MAX = 1000  # records of one call
 
+_pack = msgspec.msgpack.Encoder().encode
 _COMMIT = Script("commit")
+_READ = Script("read")
 _CLAIM = Script("claim")
 _LEASE = Script("lease")
 _RELEASE = Script("release")
@@ -83,16 +89,21 @@ class RedisLedger:
     # --- reading
 
     async def read(self, keys_by_shard: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Record | None]:
-        groups: dict[tuple[int, str, str], list[RecordKey]] = {}
+        calls: list[ScriptCall] = []
+        asked: list[list[RecordKey]] = []
         for shard, wanted in keys_by_shard.items():
-            for key in wanted:
-                groups.setdefault((shard, key.kind, key.tenant), []).append(key)
-        replies = await self._client.together(
-            [("HMGET", keys.records(*where), *[key.id for key in group]) for where, group in groups.items()]
-        )
+            for first in range(0, len(wanted), READ_MAX):
+                some = wanted[first : first + READ_MAX]
+                groups: dict[tuple[str, str], list[RecordKey]] = {}
+                for key in some:
+                    groups.setdefault((key[0], key[1]), []).append(key)
+                fields = _pack([[key[2] for key in group] for group in groups.values()])
+                calls.append(([keys.records(shard, *where) for where in groups], [fields]))
+                asked += groups.values()
+        hashes = chain.from_iterable(await self._client.run_together(_READ, calls))
         return {
             key: None if value is None else _record(value)
-            for group, values in zip(groups.values(), replies, strict=True)
+            for group, values in zip(asked, hashes, strict=True)
             for key, value in zip(group, values, strict=True)
         }
 

@@ -270,10 +270,10 @@ class _Batch:
         places = tuple(dict.fromkeys((*wait.places, *queue.places_of(denials)))) if wait.indexed else ()
         same = (
             old is not None
-            and old.static == wait.static
+            and first_line(old.static) == first_line(wait.static)
             and set(queue.places_of(old.denials)) == set(queue.places_of(denials))
         )
-        if old is not None and same and set(old.places) == set(places):
+        if old is not None and same and old.static == wait.static and set(old.places) == set(places):
             return True
         self.leave_queues(*key, old)
         since_ms = self.now_ms if old is None else old.since_ms
@@ -409,6 +409,7 @@ def add(account: Account, change: _Change, number: int, key: AccountKey) -> Acco
 
 
 def with_limit(account: Account, limit: Limit) -> Account:
+    """An account under another limit."""
     overage = None if limit.value is None else limit.overage
     return msgspec.structs.replace(account, value=limit.value, overage=overage)
 
@@ -418,6 +419,11 @@ def has_more_room(old: Account, new: Account) -> bool:
     if old.limit is None:
         return new.limit is not None and new.used < old.used
     return new.limit is None or new.limit > old.limit or new.used < old.used
+
+
+def first_line(text: str) -> str:
+    """What of a caller's reasons tells them from others."""
+    return text.partition("\n")[0]
 
 
 def denials_of(attempts: Iterable[int], refusals: tuple[tuple[Denial, ...], ...]) -> tuple[Denial, ...]:

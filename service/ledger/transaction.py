@@ -111,8 +111,8 @@ class Wait(msgspec.Struct, frozen=True):
     """``who`` of ``tenant`` waits from now on.
 
     The reasons are the quota denials of the attempts ``denials_of`` (the ledger knows them) and ``static`` (the
-    caller's; opaque text, part of what makes two refusals the same). It waits at ``places`` and at every (tenant, item)
-    of those denials. Where it already waits for the same reasons nothing changes; its ``since`` is kept in any case.
+    caller's; opaque text, of which the first line is part of what makes two refusals the same). It waits at ``places``
+    and at every (tenant, item) of those denials. For whom it already waits, its ``since`` is kept.
     """
 
     tenant: str
