@@ -1,0 +1,73 @@
+"""Every error has the same body (docs/domain.md 9), whoever raised it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+INTERNAL = "1000"
+DOMAIN = "apportion"
+
+log = structlog.get_logger(__name__)
+
+
+class ApiError(Exception):
+    """An answer other than success. ``code`` is one of docs/domain.md 9, or the HTTP status where none of them fits."""
+
+    def __init__(
+        self, status: int, code: str, message: str, context: Mapping[str, Any] | None = None, info: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.context = dict(context or {})
+        self.info = info
+
+
+def body(code: str, message: str, context: Mapping[str, Any] | None = None, info: str = "") -> dict[str, Any]:
+    """The body of an error."""
+    return {
+        "error": {
+            "code": code,
+            "domain": DOMAIN,
+            "message": message,
+            "context": dict(context or {}),
+            "details": {"info": info},
+        }
+    }
+
+
+def install(application: FastAPI) -> None:
+    """Answer every error with the body."""
+    application.add_exception_handler(ApiError, _api_error)
+    application.add_exception_handler(HTTPException, _http_error)
+    application.add_exception_handler(RequestValidationError, _malformed)
+    application.add_exception_handler(Exception, _internal)
+
+
+async def _api_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return JSONResponse(body(error.code, error.message, error.context, error.info), error.status)
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(body(str(error.status_code), str(error.detail)), error.status_code, headers=error.headers)
+
+
+async def _malformed(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fields = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+    return JSONResponse(body("400", "The request is malformed.", {"fields": fields}), 400)
+
+
+async def _internal(request: Request, error: Exception) -> JSONResponse:
+    log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+    return JSONResponse(body(INTERNAL, "The service failed; its logs say why."), 500)

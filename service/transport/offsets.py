@@ -1,0 +1,90 @@
+"""How far the consumer group has come, and whether that fits what the ledger knows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
+
+from service.ledger.transaction import STEPS_PER_OFFSET
+from service.settings import Settings
+from service.transport import connection, topics
+
+BOOKKEEPING_SECONDS_MAX = 10.0
+
+
+@asynccontextmanager
+async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that belongs to no group, for looking. Raises ``KafkaError`` where no broker answers."""
+    consumer = AIOKafkaConsumer(
+        **connection.client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def partitions(client: AIOKafkaAdminClient, names: tuple[str, ...]) -> list[TopicPartition]:
+    """The partitions of some topics, given by their full names."""
+    counts = await topics.present(client)
+    return [TopicPartition(name, number) for name in names for number in range(counts.get(name, 0))]
+
+
+async def lag(settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> dict[str, int]:
+    """How many messages of each inbound topic (without prefix) the group has not finished.
+
+    Of a partition in which nothing is committed, all that it has.
+    """
+    every = await partitions(client, topics.inbound(settings))
+    ends = await consumer.end_offsets(every) if every else {}
+    begins = await consumer.beginning_offsets(every) if every else {}
+    done = await committed(settings, client, every) if every else {}
+    behind = dict.fromkeys(topics.INBOUND, 0)
+    for partition in every:
+        reached = max(done.get(partition, 0), begins[partition])
+        behind[topics.bare(settings, partition.topic)] += max(0, ends[partition] - reached)
+    return behind
+
+
+async def committed(
+    settings: Settings, client: AIOKafkaAdminClient, every: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """What the group has committed; a partition without is left out.
+
+    The first question ever makes Kafka set up its bookkeeping of groups, which takes a moment.
+    """
+    end = time.monotonic() + BOOKKEEPING_SECONDS_MAX
+    while True:
+        try:
+            found = await client.list_consumer_group_offsets(settings.group_id, partitions=every)
+        except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.1)  # there is nothing to wait for but asking again
+        else:
+            return {partition: known.offset for partition, known in found.items() if known.offset >= 0}
+
+
+async def unknown_position(
+    settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, positions: Mapping[str, int]
+) -> str | None:
+    """A sentence where the ledger knows an offset that Kafka does not have: everything new would be a duplicate."""
+    known = await partitions(client, topics.inbound(settings))
+    ends = await consumer.end_offsets(known) if known else {}
+    sources = {f"{partition.topic}/{partition.partition}": end for partition, end in ends.items()}
+    for source, position in sorted(positions.items()):
+        offset = position // STEPS_PER_OFFSET
+        end = sources.get(source, sources.get(settings.topic_prefix + source))
+        if end is not None and offset >= end:
+            return (
+                f"The ledger has decided up to offset {offset} of {source} and Kafka has only {end} messages there: "
+                "the topic was made anew, and every new event would silently be taken for a duplicate."
+            )
+    return None

@@ -1,0 +1,96 @@
+"""How the whole service stands: what is not decided, announced, finished or accepted (docs/contracts.md 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from service.ledger.base import Ledger
+from service.settings import Settings
+from service.transport import board, dead_letters, membership, offsets, topics
+from service.transport.board import Board
+from service.transport.membership import Member
+
+LOOK_SECONDS = 0.1
+JOB_PREFIX = "job/"  # timers of what was accepted and is not finished
+
+
+class Status(msgspec.Struct):
+    """``lag`` by inbound topic, without prefix; ``dead_letters`` by code, without those that were sent again."""
+
+    lag: dict[str, int]
+    outbox: int
+    delayed: int
+    dead_letters: dict[str, int]
+    instances: list[Member]
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was published is decided, finished and announced."""
+        return not (any(self.lag.values()) or self.delayed or self.outbox)
+
+
+class Observatory:
+    """What it takes to look at everything."""
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, notes: Board, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._board = notes
+        self._client = client
+        self._consumer = consumer
+
+    async def read(self) -> Status:
+        """How everything stands now; the topic of dead letters is not read.
+
+        What is decided leaves one count before it appears in the next, so they are read in this order: where all are 0
+        in one pass, nothing is under way.
+        """
+        lag = await offsets.lag(self._settings, self._client, self._consumer)
+        timers = await asyncio.gather(*(self._ledger.timers(shard, JOB_PREFIX) for shard in range(self._ledger.shards)))
+        depths = await self._ledger.outbox_depths()
+        return Status(lag, sum(depths.values()), sum(map(len, timers)), {}, await self.instances())
+
+    async def instances(self) -> list[Member]:
+        """The living instances."""
+        entries = await self._board.get(board.INSTANCES)
+        ttl_ms = self._settings.lease_seconds * 1000
+        return membership.living(entries, await self._board.now_ms(), ttl_ms)[0]
+
+    async def wait_idle(self, seconds: float) -> Status:
+        """Look until everything is idle or the time is over; what was seen last."""
+        end = time.monotonic() + seconds
+        while True:
+            seen = await self.read()
+            if seen.idle or time.monotonic() >= end:
+                return seen
+            await asyncio.sleep(LOOK_SECONDS)  # neither Kafka nor Redis tells when the last one is done
+
+    async def count_dead_letters(self) -> dict[str, int]:
+        """Those that were not sent again, by code."""
+        letters = await dead_letters.read(self._settings, self._client, self._board)
+        return dict(sorted(Counter(letter.code for letter in letters).items()))
+
+
+@asynccontextmanager
+async def observatory(settings: Settings, ledger: Ledger, notes: Board) -> AsyncIterator[Observatory]:
+    """Connect to Kafka for looking. Raises ``KafkaError`` where no broker answers, ``TopicsError`` without topics."""
+    async with topics.administration(settings) as client, offsets.reader(settings) as consumer:
+        await topics.require(settings, client)
+        yield Observatory(settings, ledger, notes, client, consumer)
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """What the command line prints."""
+    shown: dict[str, Any] = msgspec.to_builtins(status)
+    return shown
