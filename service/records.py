@@ -217,6 +217,11 @@ def children_index(tenant: str) -> IndexKey:
     return IndexKey("children", tenant, "")
 
 
+def deleted_children_index(tenant: str) -> IndexKey:
+    """The deleted tenants directly below: what they still use, late reports of bytes for example, is counted above."""
+    return IndexKey("deleted", tenant, "")
+
+
 # Three things that are read like records, though the ledger keeps them itself; nothing can be expected of them.
 
 

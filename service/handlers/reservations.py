@@ -17,6 +17,7 @@ from service.records import Reservation
 from service.rules import facets
 
 HELD, DENIED, COMMITTED, RELEASED, EXPIRED = "held", "denied", "committed", "released", "expired"
+WAITING_PREFIX = "reservation/"  # a workload's id has no slash
 
 
 def needs(view: View, work: Work) -> Iterable[RecordKey]:
@@ -32,7 +33,7 @@ def needs(view: View, work: Work) -> Iterable[RecordKey]:
 
 def waiting_name(reservation_id: str) -> str:
     """Under which name the ledger keeps why a reservation was refused; no workload has such an id."""
-    return f"reservation/{reservation_id}"
+    return f"{WAITING_PREFIX}{reservation_id}"
 
 
 def reserve(view: View, work: Work) -> None:

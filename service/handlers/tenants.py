@@ -12,7 +12,7 @@ from service.handlers import announcements, moves
 from service.handlers.draft import Draft, Step, View
 from service.handlers.stepping import put_job
 from service.handlers.work import MisplacedError, RefusedError, UnknownTenantError, Work, path_keys
-from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Place, RecordKey, Take, Wake
+from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Limit, Place, RecordKey, Take, Wake
 from service.records import Identifier, ItemState, Tenant
 from service.rules import facets
 from service.rules import tenants as rules
@@ -93,6 +93,8 @@ def delete(view: View, work: Work) -> None:
     step = draft.step()
     step.put.append((records.tenant_key(work.tenant), after))
     _leave(draft, step, work.tenant, before)
+    if before.parent_id != rules.ROOT:
+        step.include(records.deleted_children_index(before.parent_id), work.tenant)
     job = ClearJob(work.tenant, work.stamp.time_us, draft.now_ms, work.cause.id, work.cause.traceparent)
     put_job(step, f"clear/{work.tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
     step.emit.append(changed(draft, work.tenant, after))
@@ -217,6 +219,8 @@ def _write(draft: Draft, step: Step, work: Work, before: Tenant | None, after: T
     if before is None or not stays or (before.parent_id, before.name) != (after.parent_id, after.name):
         if before is not None and stays:
             _leave(draft, step, tenant, before)
+        elif before is not None and before.parent_id != rules.ROOT:
+            step.exclude(records.deleted_children_index(before.parent_id), tenant)
         _arrive(draft, step, tenant, after)
     if before is not None and after.acquires and not before.acquires:
         step.wake.append(Wake(Place(tenant, ANY_ITEM), "tenant"))
@@ -246,6 +250,7 @@ def _arrive(draft: Draft, step: Step, tenant: str, after: Tenant) -> None:
     if lost:
         off = {name: ItemState(0, version=items.states[name].version, stamp=items.states[name].stamp) for name in lost}
         step.put.append((records.items_key(tenant), items.changed(off)))
+        step.limits.extend(Limit(tenant, name, None, None) for name in sorted(lost))
     step.take.extend(_enablement(after.parent_id, items.enabled - lost, 1))
 
 
