@@ -20,6 +20,7 @@ from service.records import Workload
 from service.rules import assignment as rules
 from service.rules.facets import REMEMBERED_SECONDS
 
+SAME_REASONS = ("code", "offering_item", "tenant_id")  # a refusal for the same of these is not announced again
 GAUGES = ("storage_bytes", "local_storage_bytes")
 
 
@@ -290,7 +291,7 @@ class _Change:
         return Wait(
             tenant=self.tenant,
             who=self.workload_id,
-            static=_json(self.way.reasons).decode(),
+            static=reasons_text(self.way.reasons),
             places=(customer, *disabled, *self.way.places),
             denials_of=self.way.denials_of,
         )
@@ -338,6 +339,18 @@ class _Change:
 
 
 _json = msgspec.json.Encoder().encode
+
+
+def reasons_text(reasons: Sequence[Mapping[str, Any]]) -> str:
+    """Reasons as they are kept with who waits: what makes two refusals the same, and then all there is to say."""
+    same = sorted({"/".join(str(reason.get(part, "")) for part in SAME_REASONS) for reason in reasons})
+    return f"{' '.join(same)}\n{_json(reasons).decode()}"
+
+
+def reasons_of(text: str) -> list[dict[str, Any]]:
+    """The reasons behind such a text."""
+    reasons: list[dict[str, Any]] = msgspec.json.decode(text.partition("\n")[2] or "[]")
+    return reasons
 
 
 def _shown(denials: Sequence[rules.Denial]) -> tuple[dict[str, Any], ...]:

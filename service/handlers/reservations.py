@@ -184,7 +184,9 @@ def _take(draft: Draft, placement: Placement, work: Work, data: ReservationReser
     refused = tuple(range(len(draft.steps) - 1))
     step.put.append((key, denied))
     step.timers.append(_forget(draft, work.tenant, data.reservation_id))
-    step.wait = Wait(work.tenant, waiting_name(data.reservation_id), _json(static).decode(), (), refused, indexed=False)
+    step.wait = Wait(
+        work.tenant, waiting_name(data.reservation_id), assignments.reasons_text(static), (), refused, indexed=False
+    )
     step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, static, denials_of=refused))
 
 
@@ -218,7 +220,7 @@ def _answer_again(view: View, draft: Draft, work: Work, data: ReservationReserve
         step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, known))
         return
     waiting = view.read(records.waiting_key(work.tenant, waiting_name(data.reservation_id))).value
-    denials = msgspec.json.decode(waiting.static) if waiting else []
+    denials = assignments.reasons_of(waiting.static) if waiting else []
     denials += [announcements.quota_denial(denial) for denial in waiting.denials] if waiting else []
     step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, denials))
 
@@ -302,6 +304,3 @@ def _emission(
         by_content=False,  # when it expires depends on the moment of the decision; the id does not
     )
     return Emission(facts, denials_of)
-
-
-_json = msgspec.json.Encoder().encode
