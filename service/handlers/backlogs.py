@@ -76,16 +76,17 @@ def replace(step: Step, tenant: str, name: str, number: int, job: Any) -> None:
     step.put.append((records.job_key(job_id(name, tenant, number)), encode(job)))
 
 
-def advance(draft: Draft, step: Step, tenant: str, name: str, number: int) -> None:
-    """The first event of a backlog is done: the next one is due now; an empty backlog is forgotten."""
+def advance(draft: Draft, step: Step, tenant: str, name: str, number: int, count: int = 1) -> None:
+    """The first events of a backlog are done: the next one is due now; an empty backlog is forgotten."""
     backlog = read(draft, tenant, name)
-    done = job_id(name, tenant, number)
-    draft.read(records.job_key(done))
-    step.delete.append(records.job_key(done))
-    step.timers.append(Timer(f"job/{done}", None))
-    if backlog.head + 1 < backlog.next:
-        step.put.append((records.backlog_key(tenant, name), msgspec.structs.replace(backlog, head=backlog.head + 1)))
-        step.timers.append(Timer(f"job/{job_id(name, tenant, backlog.head + 1)}", draft.now_ms))
+    first = job_id(name, tenant, number)
+    draft.read(records.job_key(first))
+    step.delete.extend(records.job_key(job_id(name, tenant, done)) for done in range(number, number + count))
+    step.timers.append(Timer(f"job/{first}", None))
+    head = number + count
+    if head < backlog.next:
+        step.put.append((records.backlog_key(tenant, name), msgspec.structs.replace(backlog, head=head)))
+        step.timers.append(Timer(f"job/{job_id(name, tenant, head)}", draft.now_ms))
     else:
         step.delete.append(records.backlog_key(tenant, name))
 

@@ -18,10 +18,10 @@ import msgspec
 import structlog
 
 from service.catalog import Catalog
-from service.handlers import backlogs, jobs, table
+from service.handlers import jobs
 from service.handlers.directory import Directory
 from service.handlers.draft import View
-from service.handlers.work import Arrival, MisplacedError, RefusedError, Result, UnknownTenantError, Work, path_keys
+from service.handlers.work import Arrival, Result, Work, path_keys
 from service.ledger.base import Ledger
 from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Transaction
 from service.records import Cache, Loader, MissingError
@@ -231,78 +231,3 @@ def _work_of(arrival: Arrival) -> Work:
     if origin is None:
         return Work(arrival, None, 0)
     return Work(arrival, f"{origin.topic}/{origin.partition}", origin.offset)
-
-
-class Subject(Protocol):
-    """Something to decide on one shard; ``tenant`` is whose way up it needs, "" for none."""
-
-    @property
-    def tenant(self) -> str: ...
-
-    def needs(self, view: View) -> Iterable[RecordKey]:
-        """The records that the decision will read, as far as they can be told by now."""
-        ...
-
-    def decide(self, view: View) -> None:
-        """Add transactions to the view; raises ``MissingError`` for a record that was not loaded."""
-        ...
-
-    def conclude(self, outcomes: Sequence[Outcome]) -> bool:
-        """What became of those transactions; whether that is the end of it."""
-        ...
-
-
-class _Event:
-    """A work as a subject: its handler decides, and what the handler declines is answered."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.tenant = "" if work.waits else work.tenant
-        self.handler = backlogs.UNKNOWN_TENANT if work.waits else table.HANDLERS[work.event.type]
-
-    def needs(self, view: View) -> Iterable[RecordKey]:
-        return self.handler.needs(view, self.work)
-
-    def decide(self, view: View) -> None:
-        work = self.work
-        work.drafts.clear()
-        before = len(view.transactions)
-        try:
-            if work.refused is not None:
-                raise work.refused
-            self.handler.decide(view, work)
-        except RefusedError as refused:
-            view.undo(before)
-            work.reject(view, refused)
-        except UnknownTenantError:
-            view.undo(before)
-            self._wait()
-        except MisplacedError:
-            view.undo(before)
-            work.misplaced_in = view.shard
-
-    def _wait(self) -> None:
-        """The tenant is not there yet. Who waits already goes on waiting; a person gets an answer."""
-        if self.work.queued is not None:
-            self.work.result = Result("delayed")
-        elif self.work.arrival.origin is None:
-            self.work.result = Result("rejected", "unknown_tenant", "there is no such tenant", {"code": "1005"})
-        else:
-            self.work.waits = True
-
-    def conclude(self, outcomes: Sequence[Outcome]) -> bool:
-        work = self.work
-        if any(outcome.kind is OutcomeKind.OVERFLOW for outcome in outcomes):
-            work.refused = RefusedError("invalid_data", "a sum would exceed the largest quantity")
-        if not all(outcome.decided for outcome in outcomes):
-            work.result = None
-        elif work.result is None and outcomes:
-            work.result = Result(_summary(outcomes))
-        return work.result is not None
-
-
-def _summary(outcomes: Sequence[Outcome]) -> str:
-    kinds = {outcome.kind for outcome in outcomes}
-    if OutcomeKind.DENIED in kinds:
-        return "denied"
-    return "applied" if OutcomeKind.APPLIED in kinds else "duplicate"
