@@ -268,6 +268,7 @@ class Service:
     async def _look_at_kafka(self) -> None:
         async with topics.administration(self.settings) as client, offsets.reader(self.settings) as reader:
             await topics.require(self.settings, client)
+            await topics.await_group(self.settings, client)
             await self.core.ledger.remember_kafka_cluster(await topics.cluster_id(client))
             positions = await self.core.ledger.positions()
             problem = await offsets.unknown_position(self.settings, client, reader, positions)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError
 
 from service.ledger.transaction import STEPS_PER_OFFSET
 from service.settings import Settings
 from service.transport import connection, topics
-
-BOOKKEEPING_SECONDS_MAX = 10.0
 
 
 @asynccontextmanager
@@ -56,20 +51,10 @@ async def lag(settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafk
 async def committed(
     settings: Settings, client: AIOKafkaAdminClient, every: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """What the group has committed; a partition without is left out.
-
-    The first question ever makes Kafka set up its bookkeeping of groups, which takes a moment.
-    """
-    end = time.monotonic() + BOOKKEEPING_SECONDS_MAX
-    while True:
-        try:
-            found = await client.list_consumer_group_offsets(settings.group_id, partitions=every)
-        except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
-            if time.monotonic() > end:
-                raise
-            await asyncio.sleep(0.1)  # there is nothing to wait for but asking again
-        else:
-            return {partition: known.offset for partition, known in found.items() if known.offset >= 0}
+    """What the group has committed; a partition without is left out."""
+    await topics.await_group(settings, client)
+    found = await client.list_consumer_group_offsets(settings.group_id, partitions=every)
+    return {partition: known.offset for partition, known in found.items() if known.offset >= 0}
 
 
 async def unknown_position(

@@ -9,7 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from schemas import table
 from service.settings import Settings
@@ -110,6 +116,7 @@ async def create(settings: Settings) -> list[Creation]:
         if absent:
             await _create(settings, client, absent)
         after = await _await_topics(client, plan)
+        await await_group(settings, client)
     return [Creation(topic, topic in absent, after[topic], count) for topic, count in plan.items()]
 
 
@@ -147,6 +154,23 @@ async def _await_topics(client: AIOKafkaAdminClient, plan: Mapping[str, int]) ->
             names = ", ".join(absent)
             raise TopicsError(f"Kafka has not made {names} available in {CREATION_SECONDS_MAX:.0f} seconds.")
         await asyncio.sleep(0.1)  # the brokers offer nothing to wait for
+
+
+async def await_group(settings: Settings, client: AIOKafkaAdminClient) -> None:
+    """Wait until Kafka knows who looks after the consumer group.
+
+    The first question ever makes it set up its bookkeeping of groups, which takes a moment; whoever joins a group
+    meanwhile waits much longer than that.
+    """
+    end = time.monotonic() + CREATION_SECONDS_MAX
+    while True:
+        try:
+            await client.find_coordinator(settings.group_id)
+            return
+        except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError):
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.1)  # there is nothing to wait for but asking again
 
 
 def _is_usable(topic: Mapping[str, Any]) -> bool:
