@@ -18,6 +18,8 @@
 --              9 forget   n (tenant text)*                      10 unwait n waiting*
 --             11 wait     waiting static indexed n (tenant text)* n attempt*
 --             12 wake     n (tenant text text)*                 13 emit n (facts unless_same n attempt*)*
+--          A version of -n in an expectation: as transaction n of this call wrote it, through its first attempt; of
+--          -n - 2^32: absent, as transaction n left it through its first attempt.
 -- Answer   { one integer for each transaction, { details } }: the version of its records where the first attempt was
 --          applied, else -1 denied, -2 duplicate, -3 conflict, -4 stalled, -5 overflow. Details, where there are any:
 --          "number NUL version NUL attempt NUL denials of attempt 0 NUL denials of attempt 1 ..."; attempt -1 for none.
@@ -26,6 +28,8 @@
 --          comes before the first write, and the first write needs memory, so that a full server refuses it at once.
 
 local QUANTITY_MAX = 9007199254740991 -- 2^53 - 1
+local NEVER = 9007199254740992 -- a version that no record has
+local LEFT_ABSENT = 4294967296 -- see the expectations in the header
 local NONE = math.huge -- the limit where nothing is refused
 local CHUNK = 1000 -- arguments; `unpack` fails on long lists
 local IDEMPOTENCY_KEPT_MS = "86400000" -- 24 hours
@@ -148,7 +152,7 @@ end)
 
 local answer, details, decided = {}, {}, false
 local stalled, moved, outcome_is_new = {}, {}, {}
-local record_text, writer = {}, {} -- of records: false where it is deleted; the number of the last transaction
+local record_text = {} -- of records that change; false where one is deleted
 local touched, used_before, reserved_before, cause_of, roomier, tag_of = {}, {}, {}, {}, {}, {}
 local waiting_changed, index_changes, timer_changes, queue_changes = {}, {}, {}, {}
 local wakes, wake_of, outbox = {}, {}, {}
@@ -417,7 +421,7 @@ parts[PUT] = function(p)
   local prefix = digits(version_now) .. " "
   for q = p + 1, last, 2 do
     local record = ops[q]
-    record_text[record], version[record], writer[record] = prefix .. ARGV[ops[q + 1]], version_now, number
+    record_text[record], version[record] = prefix .. ARGV[ops[q + 1]], version_now
   end
   return last + 1
 end
@@ -425,7 +429,7 @@ end
 parts[DELETE] = function(p)
   for q = p + 1, p + ops[p] do
     local record = ops[q]
-    record_text[record], version[record], writer[record] = false, 0, number
+    record_text[record], version[record] = false, 0
   end
   return p + ops[p] + 1
 end
@@ -513,11 +517,12 @@ local function is_as_expected(p)
   local last = p + 2 * ops[p]
   for q = p + 1, last, 2 do
     local record, expected = ops[q], ops[q + 1]
-    if expected >= 0 then
-      if version[record] ~= expected then
-        return false
-      end
-    elseif writer[record] ~= -expected or answer[-expected] < 0 then
+    if expected < -LEFT_ABSENT then
+      expected = answer[-expected - LEFT_ABSENT] >= 0 and 0 or NEVER
+    elseif expected < 0 then
+      expected = answer[-expected]
+    end
+    if version[record] ~= expected then
       return false
     end
   end

@@ -6,18 +6,29 @@ every name entered into a table once, everything else appended to one list of in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from service.ledger import keys, queue
 from service.ledger.errors import LedgerError
-from service.ledger.transaction import Attempt, Emission, IndexKey, RecordKey, Take, Transaction, Wait
-from service.ledger.validity import problem_of_kind, problem_of_name, problem_of_path
+from service.ledger.transaction import (
+    Attempt,
+    Emission,
+    IndexKey,
+    Outcome,
+    OutcomeKind,
+    RecordKey,
+    Take,
+    Transaction,
+    Wait,
+)
+from service.ledger.validity import left_present, problem_of_kind, problem_of_name, problem_of_path
 
 KEYS_FIXED = 5  # meta, positions, timers, outbox, the hash of the jobs
 NEVER = 2**53  # a version that no record has: an expectation that cannot hold
+LEFT_ABSENT = 2**32  # -n: as the n-th transaction wrote it; -n - 2^32: gone, as the n-th transaction left it
 
 # The parts of an attempt, as commit.lua numbers them.
 END, PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT = range(14)
@@ -38,13 +49,13 @@ Group = tuple[list[str], list[int]]  # fields of one hash, and their numbers: wh
 class Call:
     """One call of commit.lua, transaction by transaction.
 
-    ``version_of(key, n)`` answers what a negative expectation stands for that names a transaction of an earlier call.
+    It is one of perhaps several for ``transactions``, and comes after those that were answered by ``outcomes``.
     """
 
-    def __init__(self, shard: int, first_number: int, version_of: Callable[[RecordKey, int], int]) -> None:
+    def __init__(self, shard: int, transactions: Sequence[Transaction], outcomes: Sequence[Outcome]) -> None:
         self._shard = shard
-        self._first_number = first_number  # of the whole batch, counted from 1
-        self._version_of = version_of
+        self._transactions = transactions
+        self._outcomes = outcomes
         self.count = 0
         self._ops: list[int] = []
         self._payloads: list[bytes | str] = []
@@ -69,13 +80,14 @@ class Call:
         """How much there is to do, in integers of the program; Redis takes about the same time for each."""
         return len(self._ops)
 
-    def add(self, transaction: Transaction) -> None:
-        """Append a transaction; where it raises ``LedgerError`` the call is of no use any more."""
+    def add(self) -> None:
+        """Append the next transaction; where it raises ``LedgerError`` the call is of no use any more."""
+        index = len(self._outcomes) + self.count
         self.count += 1
         try:
-            self._add(transaction)
+            self._add(self._transactions[index])
         except ValueError as error:
-            raise LedgerError(str(error), self._first_number + self.count - 1) from None
+            raise LedgerError(str(error), index + 1) from None
 
     def encode(self, now_ms: int, percent: int, stalled: Iterable[str]) -> Encoded:
         """The call: KEYS and ARGV."""
@@ -229,10 +241,18 @@ class Call:
         ops[start] = len(ops) + 1
 
     def _earlier(self, key: RecordKey, number: int) -> int:
-        """What stands for "as the ``number``-th transaction left it": one of this call, or a version of before."""
-        if number >= self._first_number:
-            return self._first_number - 1 - number
-        return self._version_of(key, number)
+        """What stands for "as the ``number``-th transaction left it": of this call a number, else a version."""
+        transaction = self._transactions[number - 1]
+        present = None if transaction.check_only else left_present(transaction.attempts[0], key)
+        if present is None:
+            return NEVER
+        if number > len(self._outcomes):
+            own = number - len(self._outcomes)
+            return -own if present else -own - LEFT_ABSENT
+        outcome = self._outcomes[number - 1]
+        if outcome.kind is not OutcomeKind.APPLIED:
+            return NEVER
+        return outcome.version if present else 0
 
     def _add_attempt(self, attempt: Attempt) -> None:
         ops = self._ops
@@ -282,8 +302,9 @@ class Call:
         ops.append(0)
         for take in takes:
             used, reserved = take.used, take.reserved
+            # Taking nothing still declares the queues of the path, for whoever waits no longer.
+            accounts = self._paths.get((take.path, take.item)) or self._accounts_of(take.path, take.item)
             if used or reserved:
-                accounts = self._paths.get((take.path, take.item)) or self._accounts_of(take.path, take.item)
                 ops += (1 if used > 0 and not take.fact else 0, used, reserved, len(accounts))
                 ops += accounts
                 ops[at] += 1

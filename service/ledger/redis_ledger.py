@@ -11,7 +11,7 @@ import msgspec
 
 from service.ledger import durability, installation, keys, queue
 from service.ledger.client import Client, Script, ScriptCall
-from service.ledger.encode import NEVER, Call
+from service.ledger.encode import Call
 from service.ledger.errors import LedgerError
 from service.ledger.outbox import Entry, parse, parse_denials
 from service.ledger.snapshot import Snapshot
@@ -253,7 +253,6 @@ class _Batch:
         self.outcomes: list[Outcome] = []
         self.stalled: set[str] = set()
         self._transactions = transactions
-        self._written: dict[RecordKey, tuple[int, int]] = {}  # number of the last writer, and what stands there since
 
     @property
     def is_unfinished(self) -> bool:
@@ -261,47 +260,25 @@ class _Batch:
 
     def next_call(self, shard: int) -> Call:
         """As many of the following transactions as one call takes; at least one."""
-        start = len(self.outcomes)
-        call = Call(shard, start + 1, self._version_of)
-        for index in range(start, min(start + TRANSACTIONS_PER_CALL_MAX, len(self._transactions))):
-            call.add(self._transactions[index])
-            if call.work > WORK_PER_CALL_MAX:
-                break
+        call = Call(shard, self._transactions, self.outcomes)
+        most = min(TRANSACTIONS_PER_CALL_MAX, len(self._transactions) - len(self.outcomes))
+        while call.count < most and call.work <= WORK_PER_CALL_MAX:
+            call.add()
         return call
 
     def take_in(self, count: int, answer: tuple[list[int], list[bytes]]) -> None:
-        """Keep the outcomes of a call, and what the next ones have to know of them."""
-        first = len(self.outcomes)
+        """Keep the outcomes of a call, and which sources the next calls must not go on with."""
         fresh = outcomes_of(answer, count)
+        following = self._transactions[len(self.outcomes) :]
         self.outcomes += fresh
-        if not self.is_unfinished:
-            return
-        for number, outcome in enumerate(fresh, start=first + 1):
-            transaction = self._transactions[number - 1]
-            if outcome.decided:
-                self._note(number, transaction, outcome)
-            elif transaction.source is not None:
+        for transaction, outcome in zip(following, fresh, strict=False):
+            if not outcome.decided and transaction.source is not None:
                 self.stalled.add(transaction.source)
 
     def blamed(self, error: LedgerError) -> LedgerError:
         """The error of commit.lua, with the number that the transaction has in the whole batch."""
         found = _REFUSED.search(str(error))
         return error if found is None else LedgerError(found.group(2), len(self.outcomes) + int(found.group(1)))
-
-    def _note(self, number: int, transaction: Transaction, outcome: Outcome) -> None:
-        if outcome.kind is OutcomeKind.DUPLICATE or outcome.attempt < 0 or transaction.check_only:
-            return
-        attempt = transaction.attempts[outcome.attempt]
-        for key, _ in attempt.put:
-            self._written[key] = (number, outcome.version)
-        for key in attempt.delete:
-            self._written[key] = (number, 0)
-
-    def _version_of(self, key: RecordKey, number: int) -> int:
-        """What a record has as the ``number``-th transaction, of an earlier call, left it; NEVER where it did not."""
-        writer, version = self._written.get(key, (0, NEVER))
-        applied = self.outcomes[number - 1].kind is OutcomeKind.APPLIED
-        return version if writer == number and applied else NEVER
 
 
 def outcomes_of(answer: tuple[list[int], list[bytes]], count: int) -> list[Outcome]:

@@ -38,7 +38,7 @@ from service.ledger.transaction import (
     Waiter,
     Waiting,
 )
-from service.ledger.validity import problem_of_kind, problem_of_name, problem_of_path, refuse_invalid
+from service.ledger.validity import left_present, problem_of_kind, problem_of_name, problem_of_path, refuse_invalid
 
 IDEMPOTENCY_KEPT_MS = 24 * 60 * 60 * 1000
 AccountKey = tuple[str, str]  # tenant and item
@@ -94,7 +94,6 @@ class _Batch:
         self.declared = tenants_of(transactions)  # only their queues may be changed in this call
         self.outcomes: list[Outcome] = []
         self.stalled: set[str] = set()
-        self.writers: dict[RecordKey, int] = {}
         self.before: dict[AccountKey, Account] = {}  # touched accounts, as they were, in the order of their first touch
         self.causes: dict[AccountKey, str] = {}
         self.tags: dict[str, str] = {}
@@ -125,9 +124,9 @@ class _Batch:
             except _Overflow:
                 return self.stall(transaction, OutcomeKind.OVERFLOW)
             if not denials:
-                return self.settle(number, transaction, attempt, taken, tuple(refusals))
+                return self.settle(transaction, attempt, taken, tuple(refusals))
             refusals.append(denials)
-        return self.settle(number, transaction, None, {}, tuple(refusals))
+        return self.settle(transaction, None, {}, tuple(refusals))
 
     def first_outcome(self, transaction: Transaction) -> Outcome | None:
         """Of a transaction that was decided before: by position, or by key with what was answered then."""
@@ -152,8 +151,11 @@ class _Batch:
 
     def holds(self, key: RecordKey, version: int) -> bool:
         if version < 0:
+            present = left_present(self.transactions[-version - 1].attempts[0], key)
             outcome = self.outcomes[-version - 1]
-            return self.writers.get(key) == -version and outcome.kind is OutcomeKind.APPLIED
+            if present is None or outcome.kind is not OutcomeKind.APPLIED or self.transactions[-version - 1].check_only:
+                return False
+            version = outcome.version if present else 0
         record = self.state.records.get(key)
         return version == (0 if record is None else record.version)
 
@@ -206,7 +208,6 @@ class _Batch:
 
     def settle(
         self,
-        number: int,
         transaction: Transaction,
         attempt: Attempt | None,
         taken: dict[AccountKey, Account],
@@ -225,7 +226,7 @@ class _Batch:
         if attempt is None:
             return outcome
         self.tags.update(transaction.tags)
-        version = self.write_records(number, attempt)
+        version = self.write_records(attempt)
         self.write_names(attempt)
         same = self.write_waiting(attempt, refusals)
         for wake in attempt.wake:
@@ -235,14 +236,12 @@ class _Batch:
         self.change_accounts(attempt, taken, transaction.cause)
         return msgspec.structs.replace(outcome, version=version)
 
-    def write_records(self, number: int, attempt: Attempt) -> int:
+    def write_records(self, attempt: Attempt) -> int:
         version = self.state.next_number() if attempt.put else 0
         for key, payload in attempt.put:
             self.state.records[key] = Record(version, payload)
-            self.writers[key] = number
         for key in attempt.delete:
             self.state.records.pop(key, None)
-            self.writers[key] = number
         return version
 
     def write_names(self, attempt: Attempt) -> None:
@@ -450,7 +449,7 @@ def refuse_invalid_names(transactions: Sequence[Transaction]) -> None:
         names |= {balance.place.item for balance in transaction.balances}
         paths: set[tuple[str, ...]] = set()
         for attempt in transaction.attempts:
-            paths |= {take.path for take in attempt.take if take.used or take.reserved}
+            paths |= {take.path for take in attempt.take}
             kinds |= {key.kind for key, _ in attempt.put} | {key.kind for key in attempt.delete}
             names |= set(_names(attempt))
         problems = [*map(problem_of_kind, kinds), *map(problem_of_name, names), *map(problem_of_path, paths)]

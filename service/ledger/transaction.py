@@ -45,8 +45,8 @@ class Expectation(NamedTuple):
     """A record must still have the version it was read at.
 
     ``version`` 0: the record does not exist. A negative version ``-n`` stands for "as the n-th transaction (counted
-    from 1) of this same batch wrote or deleted it, through its first attempt": so a batch may build on its own
-    decisions.
+    from 1) of this same batch left it, which wrote or deleted it through its first attempt": so a batch may build on
+    its own decisions.
     """
 
     key: RecordKey

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from service.ledger import keys
 from service.ledger.errors import LedgerError
 from service.ledger.outbox import CELL, ROW, SEPARATOR
-from service.ledger.transaction import QUANTITY_MAX, Attempt, Transaction
+from service.ledger.transaction import QUANTITY_MAX, Attempt, RecordKey, Transaction
 
 
 def refuse_invalid(transactions: Sequence[Transaction]) -> None:
@@ -37,6 +37,13 @@ def problem_of(number: int, transaction: Transaction) -> str | None:
         if problem is not None:
             return f"attempt {own} {problem}"
     return None
+
+
+def left_present(attempt: Attempt, key: RecordKey) -> bool | None:
+    """Whether a record is there once the attempt is applied; None where the attempt does not speak of it."""
+    if key in attempt.delete:
+        return False
+    return True if any(key == each for each, _ in attempt.put) else None
 
 
 def problem_of_name(name: str) -> str | None:

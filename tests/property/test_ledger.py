@@ -13,13 +13,11 @@ from typing import TypeVar
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.ledger import redis_ledger
 from service.ledger.client import Client
 from service.ledger.errors import LedgerError
-from service.ledger.outbox import Facts, Notice
 from service.ledger.redis_ledger import RedisLedger
 from service.ledger.reference import ReferenceLedger
 from service.ledger.snapshot import Snapshot
@@ -33,7 +31,6 @@ from service.ledger.transaction import (
     IndexKey,
     Limit,
     Outcome,
-    OutcomeKind,
     Place,
     RecordKey,
     Take,
@@ -151,9 +148,11 @@ class Maker:
     def give_back(self, path: tuple[str, ...], item: str) -> Take:
         """At most what every level has, and has as reserved, after everything else that this batch gives back."""
         accounts = [self.before.accounts.get((tenant, item)) for tenant in path]
-        used = min((each.used if each else 0) - self.freed[tenant, item] for each, tenant in zip(accounts, path, strict=True))
+        unused = [
+            (each.used if each else 0) - self.freed[tenant, item] for each, tenant in zip(accounts, path, strict=True)
+        ]
         reserved = min(each.reserved if each else 0 for each in accounts)
-        quantity = self.random.randint(0, max(used, 0))
+        quantity = self.random.randint(0, max(min(unused), 0))
         self.freed.update({(tenant, item): quantity for tenant in path})
         # What is reserved goes first, so that no more than what is used is ever reserved.
         return Take(path, item, -quantity, -min(quantity, reserved) if self.random.random() < 0.9 else 0)
@@ -177,7 +176,7 @@ class Maker:
         return tuple(each for each in range(number) if self.random.random() < 0.7)
 
     def wait(self, tenant: str, who: str, number: int) -> Wait:
-        static = self.random.choice(("", "", "no\x01such"))
+        static = self.random.choice(("", "", "no\x01such", "no\x01such\nin detail", "no\x01such\notherwise"))
         indexed = self.random.random() < 0.9
         return Wait(tenant, who, static, tuple(self.few(self.place, 0.2)), self.earlier(number), indexed=indexed)
 
@@ -232,7 +231,9 @@ async def compare(redis: RedisLedger, client: Client, program: Sequence[Sequence
     for step, seeds_of_batch in enumerate(program):
         batch = make_batch(seeds_of_batch, twin.snapshot(SHARD))
         assert await ask(redis, batch, NOW_MS + step) == await ask(twin, batch, NOW_MS + step)
-        assert await redis.snapshot(SHARD) == twin.snapshot(SHARD)
+        kept, said = await redis.snapshot(SHARD), twin.snapshot(SHARD)
+        for part in kept.__struct_fields__:
+            assert getattr(kept, part) == getattr(said, part), part
 
 
 @pytest.fixture(scope="session")
