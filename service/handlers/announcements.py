@@ -15,7 +15,7 @@ import msgspec
 from schemas import dead_letters, outbound, table
 from service.catalog import Catalog
 from service.ledger import outbox
-from service.ledger.transaction import Denial
+from service.ledger.transaction import SILENT_PREFIX, Denial
 
 ASSIGNMENT_CHANGED = "apportion.assignment.changed.v1"
 ASSIGNMENT_DENIED = "apportion.assignment.denied.v1"
@@ -101,7 +101,7 @@ def _render_facts(entry: outbox.Facts) -> Message:
     head, _, data = entry.facts.encode().partition(b"\n")
     header = _header_of(head)
     if entry.denials:
-        data = _with_denials(data, entry.denials)
+        data = _with_denials(header.type, data, entry.denials)
     parts = [header.type, header.tenant or "", header.subject, header.identity]
     event_id = outbound.event_id(*parts, data) if header.by_content else outbound.event_id(*parts)
     value = outbound.render(
@@ -118,11 +118,33 @@ def _render_facts(entry: outbox.Facts) -> Message:
     return Message(_TOPICS[header.type], header.tenant, value, header.type)
 
 
-def _with_denials(data: bytes, denials: Sequence[Denial]) -> bytes:
-    """The data of a refusal with what stood in its way; the caller's own reasons come first."""
+def _with_denials(type_: str, data: bytes, denials: Sequence[Denial]) -> bytes:
+    """The data of a refusal with what stood in its way; the caller's own reasons come first. A dead letter has it in
+    its context."""
     content = msgspec.json.decode(data)
-    content["denials"] = [*content.get("denials", ()), *(quota_denial(denial) for denial in denials)]
+    if type_ == MESSAGE_REJECTED:
+        content.setdefault("context", {})["denials"] = [obstacle(denial) for denial in denials]
+    else:
+        content["denials"] = [*content.get("denials", ()), *(quota_denial(denial) for denial in denials)]
     return _json(content)
+
+
+def obstacle(denial: Denial) -> dict[str, Any]:
+    """What stood in the way of a change of a tenant: a quota, something in use, or something enabled further down.
+
+    The ledger asks for nothing where it finds something that should be idle; that tells the three apart.
+    """
+    if denial.requested:
+        return quota_denial(denial)
+    item = denial.item.removeprefix(SILENT_PREFIX)
+    below = item != denial.item
+    message = (
+        f"{item} is enabled on {denial.used} tenants below {denial.tenant}"
+        if below
+        else f"{denial.tenant} uses {denial.used} of {item}"
+    )
+    shown = {"code": "not_allowed", "offering_item": item, "tenant_id": denial.tenant, "message": message}
+    return shown | {"enabled_below" if below else "used": denial.used}
 
 
 def quota_denial(denial: Denial) -> dict[str, Any]:

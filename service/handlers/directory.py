@@ -6,19 +6,26 @@ without a tenant may be left behind by a crash; it is harmless.
 
 from __future__ import annotations
 
+import asyncio
+import random
+import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from schemas.tenants import TenantUpserted
 from service import records
 from service.handlers import backlogs
-from service.handlers.work import RefusedError, Work
+from service.handlers.work import Work
 from service.ledger.base import Ledger
 from service.ledger.transaction import Attempt, Expectation, RecordKey, Timer, Transaction
 from service.records import Backlog
 from service.rules import tenants as tenant_rules
 
-KNOWN_TENANTS_MAX = 1_000_000  # kept in the process; an entry never changes
+KNOWN_TENANTS_MAX = 1_000_000  # kept in the process; an entry changes only while there is no tenant behind it
+NAMES = "names"  # the lease of whoever gives names to root's children
+NAMES_TTL_MS = 10_000
+NAMES_PAUSE_SECONDS = 0.02  # between two tries to get it
 
 
 def shard_of(tenant: str, shards: int) -> int:
@@ -41,19 +48,42 @@ class Directory:
         found = await self._ledger.locate(missing) if missing else {}
         return found | {tenant: self._known[tenant] for tenant in wanted if tenant in self._known}
 
+    @asynccontextmanager
+    async def names(self, works: Sequence[Work]) -> AsyncIterator[None]:
+        """Give names to root's children alone, among all instances: between the look at who has a name and the step
+        that writes the tenant, nobody else may do the same. Nothing happens where no work concerns one of them.
+
+        Should the lease run out before that step, or be lost, two tenants could get the same name; nothing else.
+        """
+        if not any(_is_below_root(work) for work in works):
+            yield
+            return
+        holder = uuid.uuid4().hex
+        while not await self._ledger.lease(NAMES, [0], holder, NAMES_TTL_MS):  # noqa: ASYNC110 - it is no event here
+            await asyncio.sleep(random.uniform(0, NAMES_PAUSE_SECONDS))
+        try:
+            yield
+        finally:
+            await self._ledger.release(NAMES, [0], holder)
+
     async def groups(self, works: Sequence[Work]) -> dict[int, list[Work]]:
-        """The works by shard, each shard's in the order of arrival. New tenants are entered on the way."""
+        """The works by shard, each shard's in the order of arrival. New tenants are entered on the way.
+
+        The last ones may be left out, where they depend on what those before them make of a name.
+        """
+        works = works[: await self._claim_names(works)]
         located, awaited = await self._look_up(works)
         created: dict[str, int] = {}
         groups: dict[int, list[Work]] = {}
         for work in works:
             shard = self._shard(work, located, awaited, created)
+            if work.waits and not isinstance(work.event.data, TenantUpserted):
+                awaited.setdefault(work.tenant, Backlog())  # what comes behind it in this batch waits behind it
             groups.setdefault(shard, []).append(work)
         moved = await self._enter(created)
-        for work in [work for work in works if work.tenant in moved]:
+        for work in [work for work in works if work.tenant in moved and not work.waits]:
             groups[created[work.tenant]].remove(work)
             groups.setdefault(moved[work.tenant], []).append(work)
-        await self._claim_names(works)
         return groups
 
     async def _look_up(self, works: Sequence[Work]) -> tuple[dict[str, int], dict[str, Backlog]]:
@@ -87,7 +117,7 @@ class Directory:
     def _shard(
         self, work: Work, located: Mapping[str, int], awaited: Mapping[str, Backlog], created: dict[str, int]
     ) -> int:
-        if work.waits:
+        if work.waits or work.tenant == tenant_rules.ROOT:  # root is in no shard; whatever it is, it is refused
             return self.waiting_room(work.tenant)
         if isinstance(work.event.data, TenantUpserted):
             return self._shard_of_upsert(work, work.event.data.parent_id, located, created)
@@ -107,7 +137,7 @@ class Directory:
         if known is not None:
             return known
         if work.parent_shard is None:
-            work.waits = not work.queued
+            work.waits = not work.queued and work.arrival.origin is not None
             return self.waiting_room(work.tenant)
         created[work.tenant] = work.parent_shard
         return work.parent_shard
@@ -119,26 +149,34 @@ class Directory:
         placed = await self._ledger.place(created)
         return {tenant: shard for tenant, shard in placed.items() if shard != created[tenant]}
 
+    def forget(self, tenant: str) -> None:
+        """A tenant is not where this process thinks; the ledger is asked the next time."""
+        self._known.pop(tenant, None)
+
     async def replace(self, tenant: str, wrong: int, right: int) -> None:
         """Mend an entry without a tenant that a crash has left in another shard."""
-        self._known.pop(tenant, None)
+        self.forget(tenant)
         await self._ledger.place({tenant: right}, instead_of=wrong)
 
-    async def _claim_names(self, works: Sequence[Work]) -> None:
-        """Names of root's children are unique over all shards, so they are claimed in a place of their own."""
-        for work in works:
-            data = work.event.data
-            if work.waits or not isinstance(data, TenantUpserted) or data.parent_id != tenant_rules.ROOT:
-                continue
-            await self._ledger.add_root_child(work.tenant)
-            name = tenant_rules.comparable(data.name)
-            holder = await self._ledger.claim_name(name, work.tenant)
-            if holder != work.tenant and await self._has_name(holder, name):
-                work.refused = RefusedError(
-                    "not_allowed", "a tenant of this name exists beside it", "1004", tenant_id=holder
-                )
-            elif holder != work.tenant:
-                await self._ledger.claim_name(name, work.tenant, instead_of=holder)
+    async def _claim_names(self, works: Sequence[Work]) -> int:
+        """Names of root's children are unique over all shards, so they are claimed in a place of their own.
+
+        What has a name already is only noted: whether the event is news at all, its handler knows. Answers how many of
+        the works can go on now: one whose name an earlier one of them has, or gives up, has to wait for that.
+        """
+        before: set[str] = set()
+        for number, work in enumerate(works):
+            if _is_below_root(work):
+                name = tenant_rules.comparable(work.event.data.name)  # type: ignore[attr-defined]  # it is an upsert
+                holder = await self._ledger.claim_name(name, work.tenant)
+                if holder != work.tenant and holder in before:
+                    return number
+                await self._ledger.add_root_child(work.tenant)
+                work.name_holder = holder if holder != work.tenant and await self._has_name(holder, name) else None
+                if holder not in (work.tenant, work.name_holder):
+                    await self._ledger.claim_name(name, work.tenant, instead_of=holder)
+            before.add(work.tenant)
+        return len(works)
 
     async def _has_name(self, tenant: str, name: str) -> bool:
         shard = (await self.locate([tenant])).get(tenant)
@@ -170,3 +208,9 @@ class Directory:
             # A conflict means that it has just been tried, which is as good.
             step = Attempt(timers=[Timer(f"job/{job}", now_ms)])
             await self._ledger.commit(shard, [Transaction([step], [Expectation(key, record.version)])], now_ms)
+
+
+def _is_below_root(work: Work) -> bool:
+    """Whether the work says that a tenant is a child of root."""
+    data = work.event.data
+    return isinstance(data, TenantUpserted) and data.parent_id == tenant_rules.ROOT and work.tenant != tenant_rules.ROOT

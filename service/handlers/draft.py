@@ -248,14 +248,17 @@ class View:
 class Draft:
     """One transaction in the making. What it reads is what it expects."""
 
-    def __init__(self, view: View, cause: Cause, source: str | None = None, position: int = 0) -> None:
+    def __init__(
+        self, view: View, cause: Cause, source: str | None = None, position: int = 0, once: str | None = None
+    ) -> None:
         self.view = view
         self.catalog = view.catalog
         self.now_ms = view.now_ms
         self.cause = cause
         self.steps: list[Step] = []
         self._source = source
-        self._position = position
+        self.position = position
+        self.once = once  # makes it happen once where it has no position
         self._expect: dict[RecordKey, int] = {}
         self._balances: list[Balance] = []
         self._tags: dict[str, str] = {}
@@ -326,7 +329,8 @@ class Draft:
                 expect=[Expectation(key, version) for key, version in self._expect.items()],
                 balances=self._balances,
                 source=self._source,
-                position=self._position,
+                position=self.position,
+                idempotency_key=self.once,
                 cause=self.cause.id,
                 tags=tuple(self._tags.items()),
             ),

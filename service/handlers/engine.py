@@ -10,26 +10,28 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
-import structlog
 
 from service.catalog import Catalog
 from service.handlers import jobs
 from service.handlers.directory import Directory
 from service.handlers.draft import View
+from service.handlers.subjects import Event, Subject
 from service.handlers.work import Arrival, Result, Work, path_keys
 from service.ledger.base import Ledger
+from service.ledger.errors import LedgerError
 from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Transaction
-from service.records import Cache, Loader, MissingError
+from service.records import Cache, Loader, MissingError, tenant_key
+from service.rules.tenants import ROOT
 
 LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up a tree of bounded depth
 PAUSE_SECONDS_MAX = 0.05  # between tries after repeated conflicts
 
-log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -89,7 +91,16 @@ class Engine:
     async def handle(self, arrivals: Sequence[Arrival]) -> list[Result]:
         """Decide a batch; returns when every arrival is decided, in order within each of their streams.
 
-        Raises ``LedgerUnavailable``: nothing is lost, call again with the same arrivals.
+        Raises ``LedgerUnavailable``: nothing is lost, call again with the same arrivals. The same is right after a
+        crash anywhere in between, as every await leaves the ledger in a state from which the batch can be taken up:
+
+        * before a commit nothing has happened but entries of the directory, which are written before what they lead to
+          and found again;
+        * a commit moves the stream's position in its shard in the same step as the decision, so what is repeated is a
+          duplicate; of an event with many transactions, those that are missing are decided then;
+        * an event whose shard may be another one the next time (its tenant is not known yet, or not where the directory
+          says) is put into its backlog *before* anything behind it moves a position: no position ever hides it;
+        * a backlog knows the offsets it has seen, and what comes out of it carries a key of its own.
         """
         return await self.handle_works([_work_of(arrival) for arrival in arrivals])
 
@@ -100,27 +111,49 @@ class Engine:
         transactions = 0
         tries = 0
         while pending:
-            groups = await self.directory.groups(pending)
-            _, count = await self._round({shard: [_Event(work) for work in group] for shard, group in groups.items()})
-            transactions += count
+            async with self.directory.names(pending):
+                groups = await self.directory.groups(pending)
+                transactions += await self._decide_works(groups)
             await self._mend(pending)
-            undecided = [work for work in pending if work.result is None]
-            tries = tries + 1 if len(undecided) == len(pending) else 0
+            tried = [work for group in groups.values() for work in group]
+            undecided = [work for work in tried if work.result is None]
+            tries = tries + 1 if len(undecided) == len(tried) else 0
             if undecided:
                 await self._pause(len(undecided), tries)
-            pending = undecided
+            pending = [work for work in pending if work.result is None]
         await self.directory.nudge(works, self.clock())
         self._count(works, transactions, time.perf_counter() - began)
         return [work.result for work in works if work.result is not None]
 
+    async def _decide_works(self, groups: Mapping[int, Sequence[Work]]) -> int:
+        """Decide works by shard, once; answers how many transactions that took.
+
+        Those that wait for their tenant go first, and the others only when they are kept: were a position moved before,
+        a crash between the two would make the one that waits a duplicate, as soon as its tenant is there.
+        """
+        waiting = {shard: [Event(work) for work in works if work.waits] for shard, works in groups.items()}
+        others = {shard: [Event(work) for work in works if not work.waits] for shard, works in groups.items()}
+        done, count = await self._round({shard: events for shard, events in waiting.items() if events})
+        if all(all(decided) for decided in done.values()):
+            _, further = await self._round({shard: events for shard, events in others.items() if events})
+            count += further
+        return count
+
     async def _mend(self, works: Sequence[Work]) -> None:
+        """Set the directory right where a crash has left it wrong; the work is tried again in the right shard."""
         for work in works:
             if work.misplaced_in is not None and work.parent_shard is not None:
                 await self.directory.replace(work.tenant, work.misplaced_in, work.parent_shard)
                 work.misplaced_in = None
+            elif work.waits:
+                self.directory.forget(work.tenant)
 
     async def run_due(self, shards: Sequence[int]) -> int:
-        """One bounded step of everything that is due on these shards: jobs, wake-ups, expiry; answers how many."""
+        """One bounded step of everything that is due on these shards: jobs, wake-ups, expiry; answers how many.
+
+        Raises ``LedgerUnavailable``. A crash anywhere loses nothing: what is due keeps its timer until the step that
+        carries it out, or the one after, drops it; carried out twice, it changes nothing twice.
+        """
         return await jobs.run_due(self, shards)
 
     async def settle(self, shard: int, subjects: Sequence[Subject]) -> None:
@@ -145,18 +178,38 @@ class Engine:
         now_ms = self.clock()
         views = {shard: View(shard, self.catalog, now_ms, self.loader.cache) for shard in groups}
         await self._prefetch(views, groups)
-        runs = [self._run(views[shard], subjects) for shard, subjects in groups.items()]
-        done = dict(zip(groups, await asyncio.gather(*runs), strict=True))
+        spans: dict[int, list[slice]] = {}
+        if not all(_are_there(views[shard], subjects) for shard, subjects in groups.items()):
+            # Rare. What strays is dealt with before anything is committed: see ``handle``.
+            spans = {shard: await self._decide_all(views[shard], subjects) for shard, subjects in groups.items()}
+            if any(subject.strays for subjects in groups.values() for subject in subjects):
+                return {shard: [False] * len(subjects) for shard, subjects in groups.items()}, 0
+        runs = [self._run(views[shard], subjects, spans.get(shard)) for shard, subjects in groups.items()]
+        done = dict(zip(groups, await together(runs), strict=True))
         return done, sum(len(view.transactions) for view in views.values())
 
-    async def _run(self, view: View, subjects: Sequence[Subject]) -> list[bool]:
+    async def _run(self, view: View, subjects: Sequence[Subject], spans: list[slice] | None) -> list[bool]:
+        """Decide, where that is not done yet, and commit."""
+        if spans is None:
+            spans = await self._decide_all(view, subjects)
+        try:
+            outcomes = await self._commit(view)
+        except LedgerError as error:
+            if error.transaction is None:
+                raise  # the ledger refuses this service, not one decision
+            at_fault = next(n for n, span in enumerate(spans) if error.transaction <= span.stop)
+            subjects[at_fault].give_up(error)
+            return [False] * len(subjects)
+        return [subject.conclude(outcomes[span]) for subject, span in zip(subjects, spans, strict=True)]
+
+    async def _decide_all(self, view: View, subjects: Sequence[Subject]) -> list[slice]:
+        """Decide subjects one after the other; each one's part of the view's transactions."""
         spans = []
         for subject in subjects:
             begin = len(view.transactions)
             await self._decide(view, subject)
-            spans.append((begin, len(view.transactions)))
-        outcomes = await self._commit(view)
-        return [subject.conclude(outcomes[begin:end]) for subject, (begin, end) in zip(subjects, spans, strict=True)]
+            spans.append(slice(begin, len(view.transactions)))
+        return spans
 
     async def _prefetch(self, views: Mapping[int, View], groups: Mapping[int, Sequence[Subject]]) -> None:
         """Read what the decisions will ask for, all shards in one round trip; each round knows more and asks for more.
@@ -197,7 +250,8 @@ class Engine:
                 view.take_in(await self.loader.load({view.shard: [missing.key]}))
             else:
                 return
-        raise AssertionError(f"{subject} asks for ever more records")
+        subject.give_up(AssertionError(f"{subject} asks for ever more records"))
+        subject.decide(view)
 
     async def _commit(self, view: View) -> list[Outcome]:
         if not view.transactions:
@@ -231,3 +285,18 @@ def _work_of(arrival: Arrival) -> Work:
     if origin is None:
         return Work(arrival, None, 0)
     return Work(arrival, f"{origin.topic}/{origin.partition}", origin.offset)
+
+
+def _are_there(view: View, subjects: Sequence[Subject]) -> bool:
+    """Whether every tenant that the subjects name stands in this shard."""
+    names = {name for subject in subjects for name in subject.tenants() if name != ROOT}
+    return all((entry := view.peek(tenant_key(name))) is not None and entry.value is not None for name in names)
+
+
+async def together(runs: Iterable[Awaitable[Answer]]) -> list[Answer]:
+    """All answers; where something fails, only when the others have come to their end, so that nothing runs on."""
+    answers = await asyncio.gather(*runs, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]

@@ -146,12 +146,13 @@ def _changes(draft: Draft, work: Work, data: OfferingItemsSet, before: Items) ->
     changes: dict[str, ItemState] = {}
     for change in data.items:
         known = before.states.get(change.name, OFF)
-        if not facets.supersedes(work.stamp, known.stamp):
+        stamp = work.stamp_over(known.stamp)
+        if stamp is None:
             continue
         quota = _quota(draft, change, known, model)
         same = (change.status, *quota) == _visible(known)
         changes[change.name] = ItemState(
-            change.status, quota.value, quota.overage, known.version + (0 if same else 1), work.stamp
+            change.status, quota.value, quota.overage, known.version + (0 if same else 1), stamp
         )
     return changes
 
@@ -233,4 +234,4 @@ def _write(
                 put_job(step, job_id, revoke, draft.now_ms)
     if step.idle:
         refused = RefusedError("not_allowed", "items that are in use cannot be disabled without cascade", "1023")
-        work.emit_rejection(draft.step().emit, refused, draft.now_ms, 0)
+        work.refuse_otherwise(draft, refused)

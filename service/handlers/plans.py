@@ -17,7 +17,6 @@ from service.handlers.draft import Draft, Step, View
 from service.handlers.work import Queued, RefusedError, Result, Work, path_keys
 from service.ledger.transaction import RecordKey, Timer
 from service.records import Link, Plan
-from service.rules import facets
 
 WORKLOADS_INLINE_MAX = 64  # applied or revoked at once; more become a job
 WORKLOADS_PER_STEP = 200  # decided in one step of a job
@@ -59,12 +58,13 @@ def save(view: View, work: Work) -> None:
     if draft is None:
         return
     before = draft.plan(work.tenant, data.plan_id)
-    if before is None or facets.supersedes(work.stamp, before.stamp):
+    stamp = work.stamp_over(before.stamp if before else None)
+    if stamp is not None:
         now = Plan(
             enabled=data.enabled,
             features=tuple(sorted(set(data.features))),
             deleted=False,
-            stamp=work.stamp,
+            stamp=stamp,
             deleted_at_us=before.deleted_at_us if before else -1,
             name=data.name,
         )
@@ -83,9 +83,10 @@ def delete(view: View, work: Work) -> None:
     if draft is None:
         return
     before = draft.plan(work.tenant, data.plan_id)
-    if before is None or facets.supersedes(work.stamp, before.stamp):
-        deleted_at_us = max(work.stamp.time_us, before.deleted_at_us if before else -1)
-        now = Plan(enabled=False, features=(), deleted=True, stamp=work.stamp, deleted_at_us=deleted_at_us)
+    stamp = work.stamp_over(before.stamp if before else None)
+    if stamp is not None:
+        deleted_at_us = max(stamp.time_us, before.deleted_at_us if before else -1)
+        now = Plan(enabled=False, features=(), deleted=True, stamp=stamp, deleted_at_us=deleted_at_us)
         step = draft.step()
         step.put.append((records.plan_key(work.tenant, data.plan_id), now))
         forget = f"forget/plan/{work.tenant}/{data.plan_id}"
@@ -118,8 +119,9 @@ def link_one(view: View, work: Work, step: int, plan_id: str, workload_id: str, 
     plan = draft.plan(work.tenant, plan_id)
     known = before.links.get(plan_id)
     removed_at_us = max(before.removed_at_us, plan.deleted_at_us if plan else -1)
-    if work.event.time_us >= removed_at_us and facets.supersedes(work.stamp, known.stamp if known else None):
-        link = Link(applied, work.stamp, 0 if applied else draft.now_ms)
+    stamp = work.stamp_over(known.stamp if known else None)
+    if stamp is not None and (stamp.time_us >= removed_at_us or work.arrival.origin is None):
+        link = Link(applied, stamp, 0 if applied else draft.now_ms)
         now = msgspec.structs.replace(before, links={**before.links, plan_id: link})
         assignments.reassign(draft, work.tenant, workload_id, now, "plan")
         for way in draft.steps:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import structlog
 
 from service import records
 from service.handlers.draft import Cause, Draft, Step, View
-from service.ledger.transaction import Outcome, RecordKey, Timer
+from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Timer
+from service.records import MissingError
 
 if TYPE_CHECKING:
     from service.handlers.engine import Engine
 
 Needs = Callable[[View], Iterable[RecordKey]]
 
+log = structlog.get_logger(__name__)
 
 CHILDREN, WORKLOADS = 0, 1  # what of a tenant a job goes through, in this order
 
@@ -35,18 +38,48 @@ def put_job(step: Step, job_id: str, job: Any, now_ms: int) -> None:
 
 
 class Task:
-    """One decision of a job, as the engine takes it."""
+    """One decision of a job, as the engine takes it. One that fails is left out, so that the others go on."""
 
     tenant = ""  # what it needs of a tenant's way up, it asks for itself
+    strays = False
 
     def __init__(self, needs: Needs, decide: Callable[[View], None]) -> None:
         self.needs = needs
-        self.decide = decide
+        self._decide = decide
+        self._given_up = False
 
     @staticmethod
-    def conclude(outcomes: Sequence[Outcome]) -> bool:
-        """Done when all is decided; a task that found nothing to do is done too."""
-        return all(outcome.decided for outcome in outcomes)
+    def tenants() -> tuple[str, ...]:
+        """A job's tenants are where the job is."""
+        return ()
+
+    def decide(self, view: View) -> None:
+        """Carry the decision out, unless that has failed already."""
+        if self._given_up:
+            return
+        before = len(view.transactions)
+        try:
+            self._decide(view)
+        except MissingError:
+            raise
+        except Exception as error:
+            view.undo(before)
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """The service itself is at fault."""
+        log.error("one decision of a job fails and is left out", exc_info=error)
+        self._given_up = True
+
+    def conclude(self, outcomes: Sequence[Outcome]) -> bool:
+        """Done when all is decided; a task that found nothing to do is done too.
+
+        Where a sum would become too large, nothing changes: whoever asked for so much stays as it is.
+        """
+        if any(outcome.kind is OutcomeKind.OVERFLOW for outcome in outcomes):
+            log.warning("one decision of a job is left out: a sum would exceed the largest quantity")
+            return True
+        return self._given_up or all(outcome.decided for outcome in outcomes)
 
 
 class Running:

@@ -58,15 +58,16 @@ def upsert(view: View, work: Work) -> None:
     before = draft.tenant(work.tenant)
     if before is None and work.parent_shard not in (None, view.shard):
         raise MisplacedError
-    if before is not None and not facets.supersedes(work.stamp, before.stamp):
+    stamp = work.stamp_over(before.stamp if before else None)
+    if stamp is None:
         draft.close()
         return
     _check_parent(draft, work, data, before)
-    after = _after(work, data, before, draft.now_ms)
+    after = _after(work, data, before, stamp, draft.now_ms)
     step = draft.step()
     if _visible(before) == _visible(after):
         assert before is not None
-        step.put.append((records.tenant_key(work.tenant), msgspec.structs.replace(before, stamp=work.stamp)))
+        step.put.append((records.tenant_key(work.tenant), msgspec.structs.replace(before, stamp=stamp)))
     else:
         _write(draft, step, work, before, after)
     draft.close()
@@ -80,7 +81,8 @@ def delete(view: View, work: Work) -> None:
         raise RefusedError("not_allowed", "root is as it is", "1002", tenant_id=rules.ROOT)
     if before is None:
         raise UnknownTenantError(work.tenant)
-    if before.deleted or not facets.supersedes(work.stamp, before.stamp):
+    stamp = work.stamp_over(before.stamp)
+    if before.deleted or stamp is None:
         draft.close()
         return
     if before.enabled:
@@ -88,14 +90,14 @@ def delete(view: View, work: Work) -> None:
     if draft.read(records.children_key(work.tenant)):
         raise RefusedError("not_allowed", "there are tenants below it", "1023", tenant_id=work.tenant)
     after = msgspec.structs.replace(
-        before, deleted=True, version=before.version + 1, stamp=work.stamp, updated_ms=draft.now_ms
+        before, deleted=True, version=before.version + 1, stamp=stamp, updated_ms=draft.now_ms
     )
     step = draft.step()
     step.put.append((records.tenant_key(work.tenant), after))
     _leave(draft, step, work.tenant, before)
     if before.parent_id != rules.ROOT:
         step.include(records.deleted_children_index(before.parent_id), work.tenant)
-    job = ClearJob(work.tenant, work.stamp.time_us, draft.now_ms, work.cause.id, work.cause.traceparent)
+    job = ClearJob(work.tenant, stamp.time_us, draft.now_ms, work.cause.id, work.cause.traceparent)
     put_job(step, f"clear/{work.tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
     step.emit.append(changed(draft, work.tenant, after))
     draft.close()
@@ -172,7 +174,7 @@ def _elsewhere(draft: Draft, work: Work, before: Tenant | None) -> RefusedError 
     )
 
 
-def _after(work: Work, data: TenantUpserted, before: Tenant | None, now_ms: int) -> Tenant:
+def _after(work: Work, data: TenantUpserted, before: Tenant | None, stamp: facets.Stamp, now_ms: int) -> Tenant:
     """The tenant as the event wants it; what the event does not say stays."""
     was_in_production = before.was_in_production if before else False
     pricing_mode = data.pricing_mode or (before.pricing_mode if before else rules.first_pricing_mode(data.kind))
@@ -187,7 +189,7 @@ def _after(work: Work, data: TenantUpserted, before: Tenant | None, now_ms: int)
         pricing_mode=pricing_mode,
         payment_model=data.payment_model or (before.payment_model if before else None),
         version=before.version + 1 if before else 1,
-        stamp=work.stamp,
+        stamp=stamp,
         was_in_production=was_in_production or pricing_mode == "production",
         created_ms=before.created_ms if before else now_ms,
         updated_ms=now_ms,
@@ -221,25 +223,30 @@ def _write(draft: Draft, step: Step, work: Work, before: Tenant | None, after: T
             _leave(draft, step, tenant, before)
         elif before is not None and before.parent_id != rules.ROOT:
             step.exclude(records.deleted_children_index(before.parent_id), tenant)
-        _arrive(draft, step, tenant, after)
+        _arrive(draft, step, tenant, after, work.name_holder)
     if before is not None and after.acquires and not before.acquires:
         step.wake.append(Wake(Place(tenant, ANY_ITEM), "tenant"))
     draft.tag(tenant, after.pricing_mode)
     step.emit.append(changed(draft, tenant, after))
     if any(not take.item.startswith(SILENT_PREFIX) for take in step.take):
         refused = RefusedError("not_allowed", "a hard quota above the new place would not hold", "1022")
-        work.emit_rejection(draft.step().emit, refused, draft.now_ms, 0)
+        work.refuse_otherwise(draft, refused)
 
 
-def _arrive(draft: Draft, step: Step, tenant: str, after: Tenant) -> None:
-    """Take a place below the parent, with the items that the parent has, and a name that no sibling has."""
+def _arrive(draft: Draft, step: Step, tenant: str, after: Tenant, name_holder: str | None) -> None:
+    """Take a place below the parent, with the items that the parent has, and a name that no sibling has.
+
+    Root's children are spread over all shards: the directory keeps them, and knows who has the name already.
+    """
     if after.parent_id == rules.ROOT:
-        return  # the directory keeps root's children and their names: they are spread over all shards
+        if name_holder is not None:
+            raise _name_taken(name_holder)
+        return
     key = records.name_key(after.parent_id, rules.comparable(after.name))
     left = key in step.delete
     holder: Identifier | None = draft.read(key)
     if holder is not None and holder.tenant != tenant and not left:
-        raise RefusedError("not_allowed", "a tenant of this name exists beside it", "1004", tenant_id=holder.tenant)
+        raise _name_taken(holder.tenant)
     if left:
         step.delete.remove(key)
     step.put.append((key, Identifier(tenant)))
@@ -252,6 +259,10 @@ def _arrive(draft: Draft, step: Step, tenant: str, after: Tenant) -> None:
         step.put.append((records.items_key(tenant), items.changed(off)))
         step.limits.extend(Limit(tenant, name, None, None) for name in sorted(lost))
     step.take.extend(_enablement(after.parent_id, items.enabled - lost, 1))
+
+
+def _name_taken(holder: str) -> RefusedError:
+    return RefusedError("not_allowed", "a tenant of this name exists beside it", "1004", tenant_id=holder)
 
 
 def _leave(draft: Draft, step: Step, tenant: str, before: Tenant) -> None:

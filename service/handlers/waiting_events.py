@@ -1,7 +1,7 @@
 """The events of a backlog, tried in order: those of unknown tenants again and again, those behind a plan's job once.
 
-Of a tenant that has come to be, many events may wait; they are decided together. Behind a plan's job they go one by one,
-since each of them may become a job itself.
+Of a tenant that has come to be, many events may wait; they are decided together. Behind a plan's job they go one by
+one, since each of them may become a job itself.
 """
 
 from __future__ import annotations
@@ -88,5 +88,5 @@ def _give_up(draft: Draft, job: EventJob, work: Work) -> None:
     """The tenant has not come to be in time: a dead letter, and the next event's turn."""
     step = draft.step()
     refused = RefusedError("unknown_tenant", "the tenant, or the parent it names, is not known", tenant_id=job.tenant)
-    work.emit_rejection(step.emit, refused, draft.now_ms)
+    work.emit_rejection(step.emit, refused)
     backlogs.advance(draft, step, job.tenant, job.backlog, job.number)

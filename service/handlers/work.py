@@ -74,20 +74,9 @@ class Work:
     """An arrival with its place in a stream: ``source`` and ``number`` make it happen once."""
 
     __slots__ = (
-        "arrival",
-        "cause",
-        "drafts",
-        "event",
-        "misplaced_in",
-        "number",
-        "parent_shard",
-        "queued",
-        "refused",
-        "result",
-        "source",
-        "stamp",
-        "waits",
-    )
+        "arrival", "cause", "drafts", "event", "misplaced_in", "name_holder", "number", "once", "otherwise",
+        "parent_shard", "queued", "refused", "result", "source", "stamp", "waits",
+    )  # fmt: skip
 
     def __init__(self, arrival: Arrival, source: str | None, number: int, *, queued: Queued | None = None) -> None:
         event = arrival.event
@@ -101,6 +90,9 @@ class Work:
         self.result: Result | None = None
         self.drafts: list[Draft] = []
         self.refused: RefusedError | None = None  # found out where no handler could say so
+        self.otherwise: RefusedError | None = None  # what it means when the ledger refuses the first attempt
+        self.once: str | None = None  # what makes it happen once where it has no place in a stream
+        self.name_holder: str | None = None  # who else has the name that it gives to one of root's children
         self.waits = False  # for its tenant: it goes into the backlog of the unknown
         self.parent_shard: int | None = None  # of a tenant's upsert
         self.misplaced_in: int | None = None  # where the directory says the tenant is, and it is not
@@ -110,9 +102,24 @@ class Work:
         """The tenant that the event is about."""
         return self.event.tenantid
 
+    def begin(self) -> None:
+        """Forget what an earlier try has left."""
+        self.drafts.clear()
+        self.otherwise = None
+
+    def stamp_over(self, recorded: facets.Stamp | None) -> facets.Stamp | None:
+        """The stamp to record for the facet that has ``recorded`` now; None where the event is old news of it.
+
+        What comes over HTTP is always the newest (docs/contracts.md 1).
+        """
+        if self.arrival.origin is None:
+            return facets.newest(self.stamp, recorded)
+        return self.stamp if facets.supersedes(self.stamp, recorded) else None
+
     def draft(self, view: View, step: int = 0) -> Draft:
         """A transaction of this event; ``step`` counts its transactions and must be the same at every try."""
-        draft = Draft(view, self.cause, self.source, self.number * STEPS_PER_OFFSET + step)
+        once = self.once if step == 0 else None  # the other steps are of lists, which say nothing twice
+        draft = Draft(view, self.cause, self.source, self.number * STEPS_PER_OFFSET + step, once)
         self.drafts.append(draft)
         return draft
 
@@ -120,13 +127,21 @@ class Work:
         """Write the dead letter, in the step that moves the event's position, and only while what was read holds."""
         unfinished = self.drafts[-1] if self.drafts else self.draft(view)
         unfinished.steps.clear()
-        step = unfinished.step()
-        self.emit_rejection(step.emit, refused, view.now_ms)
+        # The last step of the event: those before it may have been applied at an earlier try.
+        unfinished.position = self.number * STEPS_PER_OFFSET + STEPS_PER_OFFSET - 1
+        unfinished.once = f"{self.once}/rejected" if self.once is not None else None
+        self.emit_rejection(unfinished.step().emit, refused)
         unfinished.close()
         self.result = Result("rejected", refused.code, refused.message, refused.context)
 
-    def emit_rejection(self, emissions: list[Emission], refused: RefusedError, now_ms: int, *denials_of: int) -> None:
-        """Announce the rejection, where there is an original message to show."""
+    def refuse_otherwise(self, draft: Draft, refused: RefusedError) -> None:
+        """A last attempt: where the ledger refuses the first one, the event is rejected with what stood in the way."""
+        self.otherwise = refused
+        self.emit_rejection(draft.step().emit, refused, 0)
+
+    def emit_rejection(self, emissions: list[Emission], refused: RefusedError, *denials_of: int) -> None:
+        """Announce the rejection, where there is an original message to show. Its time is the event's own, so that it
+        is the same however often the event comes to be rejected."""
         if self.arrival.origin is None:
             return
         facts = announcements.rejection_facts(
@@ -135,7 +150,7 @@ class Work:
             refused.message,
             refused.context,
             tenant=self.tenant,
-            time_ms=now_ms,
+            time_ms=self.event.time_us // 1000,
             cause=self.cause.id,
         )
         emissions.append(Emission(facts, denials_of))

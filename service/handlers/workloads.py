@@ -50,7 +50,8 @@ def register(view: View, work: Work) -> None:
     draft = work.draft(view)
     check_tenant(draft, work.tenant)
     before = draft.workload(work.tenant, data.workload_id)
-    if facets.supersedes(work.stamp, before.stamp):
+    stamp = work.stamp_over(before.stamp)
+    if stamp is not None:
         now = msgspec.structs.replace(
             before,
             type=data.type,
@@ -58,7 +59,7 @@ def register(view: View, work: Work) -> None:
             os=data.os,
             os_family=data.os_family,
             virtual=data.virtual,
-            stamp=work.stamp,
+            stamp=stamp,
         )
         assignments.reassign(draft, work.tenant, data.workload_id, now, "workload")
     draft.close()
@@ -71,11 +72,11 @@ def report_usage(view: View, work: Work) -> None:
     draft = work.draft(view)
     check_tenant(draft, work.tenant)
     before = draft.workload(work.tenant, data.workload_id)
-    fresh = work.event.time_us >= before.removed_at_us
-    if fresh and facets.supersedes(work.stamp, before.usage_stamp):
+    stamp = work.stamp_over(before.usage_stamp)
+    if stamp is not None and (stamp.time_us >= before.removed_at_us or work.arrival.origin is None):
         reported = {gauge: getattr(data.usage, gauge) for gauge in assignments.GAUGES}
         gauges = before.gauges | {gauge: value for gauge, value in reported.items() if value is not None}
-        now = msgspec.structs.replace(before, gauges=gauges, usage_stamp=work.stamp)
+        now = msgspec.structs.replace(before, gauges=gauges, usage_stamp=stamp)
         assignments.recount(draft, work.tenant, data.workload_id, now)
     draft.close()
 
@@ -87,8 +88,9 @@ def remove(view: View, work: Work) -> None:
     draft = work.draft(view)
     check_tenant(draft, work.tenant)
     before = draft.workload(work.tenant, data.workload_id)
-    if facets.supersedes(work.stamp, before.stamp):
-        clear(draft, work.tenant, data.workload_id, before, work.stamp, "workload")
+    stamp = work.stamp_over(before.stamp)
+    if stamp is not None:
+        clear(draft, work.tenant, data.workload_id, before, stamp, "workload")
     draft.close()
 
 

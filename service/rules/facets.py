@@ -54,3 +54,10 @@ def supersedes(news: Stamp, recorded: Stamp | None) -> bool:
         if news.sequence is not None and recorded.sequence is not None:
             return news.sequence >= recorded.sequence
     return news.time_us >= recorded.time_us
+
+
+def newest(news: Stamp, recorded: Stamp | None) -> Stamp:
+    """The stamp of news that count whatever is recorded, with a time that is not before the recorded one's."""
+    if recorded is None or news.time_us >= recorded.time_us:
+        return news
+    return Stamp(recorded.time_us, news.sequence, news.source, news.id)
