@@ -55,7 +55,9 @@ def append(draft: Draft, step: Step, work: Work, name: str, backlog: Backlog, du
     if backlog.seen.get(stream, -1) >= origin.offset:
         return  # delivered again while it waits
     if backlog.next - backlog.head >= LENGTH_MAX:
-        raise RefusedError("unknown_tenant", f"{LENGTH_MAX} events of this tenant wait already")
+        if name == UNKNOWN:
+            raise RefusedError("unknown_tenant", f"{LENGTH_MAX} events of this tenant wait already")
+        raise RefusedError("not_allowed", f"{LENGTH_MAX} events of this tenant wait already", "1012")
     seen = {**backlog.seen, stream: origin.offset}
     job = EventJob(work.tenant, name, backlog.next, draft.now_ms, origin)
     enqueue(step, work.tenant, name, Backlog(backlog.head, backlog.next, seen), job, due_ms)

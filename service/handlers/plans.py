@@ -32,6 +32,7 @@ class PlanJob(msgspec.Struct, frozen=True, tag="plan"):
     cause: str
     traceparent: str | None
     cursor: int = 0
+    deleted: bool = False
 
 
 def needs(view: View, work: Work) -> Iterable[RecordKey]:
@@ -91,7 +92,7 @@ def delete(view: View, work: Work) -> None:
         step.put.append((records.plan_key(work.tenant, data.plan_id), now))
         forget = f"forget/plan/{work.tenant}/{data.plan_id}"
         step.timers.append(Timer(forget, workloads.forget_at_ms(draft)))
-        _reach(view, draft, step, work, data.plan_id)
+        _reach(view, draft, step, work, data.plan_id, deleted=True)
     draft.close()
 
 
@@ -127,21 +128,27 @@ def link_one(view: View, work: Work, step: int, plan_id: str, workload_id: str, 
         for way in draft.steps:
             index = records.applied_index(work.tenant, plan_id)
             way.include(index, workload_id) if applied else way.exclude(index, workload_id)
+            workloads.forget_if_unknown(draft, way, work.tenant, workload_id, now)
     draft.close()
 
 
 def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
-    """One workload of a plan that has changed; a deletion takes the plan off it for good."""
+    """One workload of a plan that has changed; a deletion takes the plan off it for good.
+
+    Of an application as old as the deletion, only the order of arrival says which counts: whoever was there when the
+    deletion is carried out came before it.
+    """
     now = draft.workload(job.tenant, workload_id)
     plan = draft.plan(job.tenant, job.plan)
     link = now.links.get(job.plan)
-    gone = link is not None and plan is not None and link.stamp.time_us <= plan.deleted_at_us
+    gone = link is not None and plan is not None and link.stamp.time_us < plan.deleted_at_us + job.deleted
     if gone:
         now = msgspec.structs.replace(now, links={name: one for name, one in now.links.items() if name != job.plan})
     assignments.reassign(draft, job.tenant, workload_id, now, "plan")
     for step in draft.steps:
         if gone:
             step.exclude(records.applied_index(job.tenant, job.plan), workload_id)
+            workloads.forget_if_unknown(draft, step, job.tenant, workload_id, now)
 
 
 def _open(view: View, work: Work) -> Draft | None:
@@ -185,17 +192,18 @@ def _link(view: View, work: Work, plan_id: str, workload_ids: Sequence[str], *, 
         link_one(view, work, number, plan_id, workload_ids[number], applied=applied)
 
 
-def _reach(view: View, draft: Draft, step: Step, work: Work, plan_id: str) -> None:
+def _reach(view: View, draft: Draft, step: Step, work: Work, plan_id: str, *, deleted: bool = False) -> None:
     """Where the plan is applied to workloads, a job looks at them again.
 
     An event that comes out of the backlog is the first in it; the job takes its place there.
     """
-    if not view.read(records.applied_count_key(work.tenant, plan_id)).value:
+    applied = view.read(records.applied_count_key(work.tenant, plan_id)).value
+    if not applied and not view.includes(records.applied_index(work.tenant, plan_id)):
         return
     backlog = backlogs.read(draft, work.tenant, backlogs.PLANS)
     turn = _turn(work)
     number = backlog.next if turn is None else turn.number
-    job = PlanJob(work.tenant, backlogs.PLANS, number, plan_id, work.cause.id, work.cause.traceparent)
+    job = PlanJob(work.tenant, backlogs.PLANS, number, plan_id, work.cause.id, work.cause.traceparent, deleted=deleted)
     if turn is None:
         backlogs.enqueue(step, work.tenant, backlogs.PLANS, backlog, job, draft.now_ms)
     else:

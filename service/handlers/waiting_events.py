@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from service.handlers.engine import Engine
 
 FAR_FUTURE_US = 2**62  # an event that was on time when it came is not judged again
-
-
 EVENTS_PER_STEP = 200
 
 _decode = msgspec.msgpack.Decoder(EventJob).decode
@@ -77,7 +75,11 @@ def _work(engine: Engine, job: EventJob) -> Work:
     origin = job.origin
     topic = origin.topic.removeprefix(engine.options.topic_prefix)
     event = envelope.parse(origin.value, origin.headers, origin.key, topic=topic, now_us=FAR_FUTURE_US)
-    return Work(Arrival(event, origin), None, 0, queued=Queued(job.backlog, job.number, job.done))
+    work = Work(Arrival(event, origin), None, 0, queued=Queued(job.backlog, job.number, job.done))
+    if job.backlog == backlogs.UNKNOWN:
+        # The event and the end of its job lie in two shards: after a crash between the two it is tried once more.
+        work.once = f"{origin.topic}/{origin.partition}/{origin.offset}"
+    return work
 
 
 def _length(work: Work) -> int:
@@ -87,6 +89,8 @@ def _length(work: Work) -> int:
 def _give_up(draft: Draft, job: EventJob, work: Work) -> None:
     """The tenant has not come to be in time: a dead letter, and the next event's turn."""
     step = draft.step()
-    refused = RefusedError("unknown_tenant", "the tenant, or the parent it names, is not known", tenant_id=job.tenant)
+    parent = getattr(work.event.data, "parent_id", None)
+    names = {"tenant_id": job.tenant} | ({"parent_id": parent} if parent is not None else {})
+    refused = RefusedError("unknown_tenant", "the tenant, or the parent it names, is not known", None, **names)
     work.emit_rejection(step.emit, refused)
     backlogs.advance(draft, step, job.tenant, job.backlog, job.number)

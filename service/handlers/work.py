@@ -24,7 +24,8 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct):
-    """What became of an arrival: applied, denied, duplicate, rejected (with code and reason), or delayed."""
+    """What became of an arrival: applied, denied, duplicate, rejected (with code and reason), or delayed (with a code
+    where it is because its tenant is not known)."""
 
     kind: str
     code: str | None = None
@@ -74,9 +75,23 @@ class Work:
     """An arrival with its place in a stream: ``source`` and ``number`` make it happen once."""
 
     __slots__ = (
-        "arrival", "cause", "drafts", "event", "misplaced_in", "name_holder", "number", "once", "otherwise",
-        "parent_shard", "queued", "refused", "result", "source", "stamp", "waits",
-    )  # fmt: skip
+        "arrival",
+        "cause",
+        "drafts",
+        "event",
+        "misplaced_in",
+        "name_holder",
+        "number",
+        "once",
+        "otherwise",
+        "parent_shard",
+        "queued",
+        "refused",
+        "result",
+        "source",
+        "stamp",
+        "waits",
+    )  # fmt: skip - one name on each line would be a page
 
     def __init__(self, arrival: Arrival, source: str | None, number: int, *, queued: Queued | None = None) -> None:
         event = arrival.event

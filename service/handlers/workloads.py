@@ -9,7 +9,7 @@ import msgspec
 from schemas.workloads import WorkloadRegistered, WorkloadRemoved, WorkloadUsageReported
 from service import records
 from service.handlers import assignments
-from service.handlers.draft import Draft, View
+from service.handlers.draft import Draft, Step, View
 from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
 from service.ledger.transaction import RecordKey, Timer
 from service.records import Workload
@@ -114,7 +114,17 @@ def clear(draft: Draft, tenant: str, workload_id: str, before: Workload, stamp: 
     for step in draft.steps:
         for plan in before.links.keys() - links.keys():
             step.exclude(records.applied_index(tenant, plan), workload_id)
-        step.timers.append(Timer(f"forget/workload/{tenant}/{workload_id}", forget_at_ms(draft)))
+        step.timers.append(_forget(draft, tenant, workload_id))
+
+
+def forget_if_unknown(draft: Draft, step: Step, tenant: str, workload_id: str, now: Workload) -> None:
+    """What is remembered of a workload that was never registered need not be remembered for more than a day."""
+    if now.type is None and not any(link.applied for link in now.links.values()):
+        step.timers.append(_forget(draft, tenant, workload_id))
+
+
+def _forget(draft: Draft, tenant: str, workload_id: str) -> Timer:
+    return Timer(f"forget/workload/{tenant}/{workload_id}", forget_at_ms(draft))
 
 
 def forget_at_ms(draft: Draft) -> int:

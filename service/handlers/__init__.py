@@ -1,0 +1,1 @@
+"""What every event does: decisions, from records and rules to transactions of the ledger."""

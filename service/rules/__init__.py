@@ -1,0 +1,1 @@
+"""What is right, without how it comes about: pure functions from values to values."""
