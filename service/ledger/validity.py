@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from service.ledger import keys
 from service.ledger.errors import LedgerError
 from service.ledger.outbox import CELL, ROW, SEPARATOR
-from service.ledger.transaction import QUANTITY_MAX, Attempt, RecordKey, Transaction
+from service.ledger.transaction import QUANTITY_MAX, Attempt, RecordKey, Transaction, Wait
 
 
 def refuse_invalid(transactions: Sequence[Transaction]) -> None:
@@ -74,10 +74,16 @@ def _problem_of_attempt(own: int, attempt: Attempt) -> str | None:
     for limit in attempt.limits:
         if not (_bounded(limit.value) and _bounded(limit.overage)):
             return f"sets a limit that is out of range: {limit}"
-    wait = attempt.wait
-    if wait is not None and not _earlier(wait.denials_of, own):
+    for timer in attempt.timers:
+        if timer.due_ms is not None and not 0 <= timer.due_ms <= QUANTITY_MAX:
+            return f"sets a timer that is out of range: {timer}"
+    return None if attempt.wait is None else _problem_of_wait(own, attempt.wait)
+
+
+def _problem_of_wait(own: int, wait: Wait) -> str | None:
+    if not _earlier(wait.denials_of, own):
         return f"waits for the denials of attempts {wait.denials_of}, which are not all earlier"
-    return None
+    return "waits for a reason with a NUL" if SEPARATOR in wait.static else None
 
 
 def _earlier(numbers: Iterable[int], own: int) -> bool:

@@ -6,6 +6,7 @@ fewest transactions that still disagree, and making them costs little.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
@@ -16,13 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.ledger import redis_ledger
 from service.ledger.client import Client
 from service.ledger.errors import LedgerError
+from service.ledger.outbox import Facts, Notice
 from service.ledger.redis_ledger import RedisLedger
 from service.ledger.reference import ReferenceLedger
 from service.ledger.snapshot import Snapshot
 from service.ledger.transaction import (
     QUANTITY_MAX,
+    Account,
     Attempt,
     Balance,
     Emission,
@@ -31,6 +35,7 @@ from service.ledger.transaction import (
     IndexKey,
     Limit,
     Outcome,
+    OutcomeKind,
     Place,
     RecordKey,
     Take,
@@ -217,10 +222,10 @@ def make_batch(seeds_of_batch: Sequence[int], before: Snapshot) -> list[Transact
 
 
 async def ask(
-    ledger: ReferenceLedger | RedisLedger, batch: Sequence[Transaction], now_ms: int
+    ledger: ReferenceLedger | RedisLedger, batch: Sequence[Transaction], now_ms: int, shard: int = SHARD
 ) -> list[Outcome] | tuple[str, int | None]:
     try:
-        return await ledger.commit(SHARD, batch, now_ms)
+        return await ledger.commit(shard, batch, now_ms)
     except LedgerError as error:
         return "refused", error.transaction  # sums beyond 2^53 are not printed alike
 
@@ -259,3 +264,92 @@ async def test_redis_does_what_the_reference_says(standalone: Client, program: l
 @given(program=programs)
 async def test_redis_cluster_does_what_the_reference_says(cluster: Client, program: list[list[int]]) -> None:
     await compare(RedisLedger(cluster, SHARDS), cluster, program)
+
+
+# --- what must not depend on how calls are cut, or on who else calls
+
+
+@given(
+    program=st.lists(batches, max_size=4),
+    seeds_of_batch=st.lists(seeds, min_size=2, max_size=30),
+    size=st.integers(1, 7),
+)
+async def test_how_a_batch_is_cut_changes_no_decision(
+    standalone: Client, program: list[list[int]], seeds_of_batch: list[int], size: int
+) -> None:
+    """The same state in two shards; then the same batch, in one call and in several."""
+    await standalone.of_each_master("FLUSHALL")
+    ledger = RedisLedger(standalone, SHARDS)
+    whole, cut = 0, 1
+    for seeds_before in program:
+        batch = make_batch(seeds_before, await ledger.snapshot(whole))
+        for shard in (whole, cut):
+            await ask(ledger, batch, NOW_MS, shard)
+    batch = make_batch(seeds_of_batch, await ledger.snapshot(whole))
+    answer = await ask(ledger, batch, NOW_MS + 1, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis_ledger, "TRANSACTIONS_PER_CALL_MAX", size)
+        answer_cut = await ask(ledger, batch, NOW_MS + 1, cut)
+    if isinstance(answer, list):
+        assert decisions(answer_cut) == decisions(answer)
+        assert lasting(await ledger.snapshot(cut)) == lasting(await ledger.snapshot(whole))
+    else:
+        assert answer_cut == answer
+
+
+def decisions(outcomes: object) -> list[object]:
+    assert isinstance(outcomes, list), outcomes
+    return [msgspec.structs.replace(outcome, version=0) for outcome in outcomes]
+
+
+def lasting(snapshot: Snapshot) -> dict[str, object]:
+    """What a shard holds, but for the numbers given, and for what stands once per call."""
+    dead = snapshot.dead_entries()
+    return {
+        "records": {key: record.payload for key, record in snapshot.records.items() if key.kind != "job"},
+        "accounts": snapshot.accounts,
+        "indexes": snapshot.indexes,
+        "waiting": snapshot.waiting,
+        "waiters": {
+            (tenant, waiter)
+            for tenant, queue in snapshot.queues.items()
+            for waiter in queue
+            if (Place(tenant, waiter.member.split("\0")[0]), waiter.member) not in dead
+        },
+        "timers": {member: due_ms for member, due_ms in snapshot.timers.items() if not member.startswith("job/")},
+        "announcements": [
+            msgspec.structs.replace(entry, revision=0) for entry in snapshot.outbox if isinstance(entry, Facts | Notice)
+        ],
+        "positions": snapshot.positions,
+        "idempotent": snapshot.idempotent,
+    }
+
+
+@given(
+    cap=st.integers(0, 40),
+    requests=st.lists(st.tuples(st.sampled_from(PATHS), st.integers(-4, 6)), min_size=1, max_size=60),
+    callers=st.integers(2, 5),
+)
+async def test_no_crowd_of_callers_takes_more_than_a_hard_limit(
+    standalone: Client, cap: int, requests: list[tuple[tuple[str, ...], int]], callers: int
+) -> None:
+    """Every caller takes and gives back by itself; limits and sums hold at the end, and so did they in every answer."""
+    await standalone.of_each_master("FLUSHALL")
+    ledger = RedisLedger(standalone, SHARDS)
+    await ledger.commit(SHARD, [Transaction([Attempt(limits=[Limit("d", "seats", cap, 0)])])], NOW_MS)
+
+    async def call(mine: Sequence[tuple[tuple[str, ...], int]]) -> int:
+        held: Counter[tuple[str, ...]] = Counter()
+        for path, quantity in mine:
+            wanted = max(quantity, -held[path])
+            [outcome] = await ledger.commit(SHARD, [Transaction([Attempt(take=[Take(path, "seats", wanted)])])], NOW_MS)
+            held[path] += wanted if outcome.kind is OutcomeKind.APPLIED else 0
+            assert all(denial.used + denial.requested > cap for some in outcome.denials for denial in some)
+        return held.total()
+
+    granted = await asyncio.gather(*(call(requests[number::callers]) for number in range(callers)))
+    accounts = await ledger.accounts({SHARD: TENANTS})
+    used = {tenant: accounts[tenant].get("seats", Account()).used for tenant in TENANTS}
+    assert used["d"] == sum(granted) <= cap
+    assert used["m1"] == used["c1"] + used["c2"]
+    assert used["d"] == used["m1"] + used["m2"]
