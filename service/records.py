@@ -134,7 +134,11 @@ class Workload(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, array_like=True):
-    """Units set aside. ``state``: held, denied, committed, released, expired. It ends once; that is kept for a day."""
+    """Units set aside. ``state``: held, denied, committed, released, expired. It ends once; that is kept for a day.
+
+    ``reasons`` are those of a refusal that no quota has to do with; ``answered`` are digests of the latest commands for
+    it: the same one again changes nothing.
+    """
 
     items: dict[str, int]
     ttl_seconds: int
@@ -143,6 +147,8 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     ended_at_ms: int = 0
     cause: str = ""
     made_at_ms: int = 0
+    reasons: str = ""
+    answered: tuple[str, ...] = ()
 
 
 class Backlog(msgspec.Struct, frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service import records
-from service.catalog.model import WHOLE_ROLES
+from service.catalog.model import WHOLE_ROLES, Role
 from service.handlers import announcements
 from service.handlers.draft import Draft, Placement, Step
 from service.ledger.transaction import ANY_ITEM, Emission, Place, RecordKey, Take, Timer, Wait
@@ -116,11 +116,6 @@ def _gauge_takes(path: tuple[str, ...], before: Mapping[str, int], after: Mappin
             yield Take(path, item, difference, fact=True)
 
 
-def unchanged(draft: Draft, now: Workload) -> bool:
-    """Whether the steps of a draft change nothing: nothing is taken, announced or waited for, whatever happens."""
-    return len(draft.steps) == 1 and not (now.waiting or draft.steps[0].take or draft.steps[0].emit)
-
-
 def requested_features(draft: Draft, tenant: str, workload: Workload) -> tuple[frozenset[str], bool]:
     """The features that the enabled plans on a workload request, and whether there is such a plan at all."""
     features: set[str] = set()
@@ -176,10 +171,15 @@ def _attempts(draft: Draft, placement: Placement, now: Workload, candidates: Seq
 
 
 def _blocked(draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]) -> _Way:
-    """Nothing new is acquired on or below a disabled or suspended tenant; releases go on."""
-    first = candidates[0]
-    missing = {item: 1 for item in (*first.items, *first.packs) if item not in now.holding}
-    kept = _kept(draft, placement, now, candidates)
+    """Nothing new is acquired on or below a disabled or suspended tenant; releases go on.
+
+    The way whose base is held already is as good as the preferred one, which could not be had.
+    """
+    held = next((each for each in candidates if now.holding.keys() >= set(each.items)), None)
+    first = held or candidates[0]
+    wanted = (*first.items, *first.packs)
+    missing = {item: 1 for item in wanted if item not in now.holding}
+    kept = {item: 1 for item in wanted if item in now.holding} if held else _kept(draft, placement, now, candidates)
     if not missing:
         return _Way(kept, first.uncovered, _shown(first.denials), {}, ())
     return _Way(kept, first.uncovered, (*_shown(first.denials), *disabled_denials(placement)), missing, ())
@@ -194,12 +194,16 @@ def disabled_denials(placement: Placement) -> list[dict[str, Any]]:
 
 
 def _kept(draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]) -> dict[str, int]:
-    """What stays where the base is refused: the old base, and the packs held that are still needed."""
+    """What stays where the base is refused: the old base, and the packs held that are still needed beside it."""
     needed = {item for candidate in candidates for item in (*candidate.items, *candidate.packs)}
+    held = [draft.catalog.find_item(name) for name in now.holding]
+    enabled = [item for item in held if item is not None and item.name in placement.items.enabled]
+    based = {item.edition for item in enabled if _is_base(draft, placement, item.name)}
     return {
-        item: 1
-        for item in now.holding
-        if item in placement.items.enabled and (item in needed or _is_base(draft, placement, item))
+        item.name: 1
+        for item in enabled
+        if (item.role in WHOLE_ROLES and item.edition in based)
+        or (item.name in needed and (item.role is not Role.PACK or item.edition in based))
     }
 
 

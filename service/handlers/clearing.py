@@ -43,7 +43,8 @@ def _workload_task(running: Running, job: ClearJob, workload_id: str) -> Task:
         now = draft.workload(job.tenant, workload_id)
         if _is_older(now, job):
             stamp = facets.Stamp(job.deleted_at_us, None, facets.source_digest("/apportion"), facets.digest(job.cause))
-            workloads.clear(draft, job.tenant, workload_id, now, stamp, "tenant")
+            anew = now.stamp is not None and now.stamp.time_us > job.deleted_at_us
+            workloads.clear(draft, job.tenant, workload_id, now, stamp, "tenant", registered_anew=anew)
             draft.close()
 
     return Task(lambda view: workloads.needs_of(view, job.tenant, workload_id), decide)
@@ -51,9 +52,12 @@ def _workload_task(running: Running, job: ClearJob, workload_id: str) -> Task:
 
 def _is_older(workload: Workload, job: ClearJob) -> bool:
     """Whether a workload has something that was there when the tenant was deleted; what came later stays."""
-    if workload.stamp is not None and workload.stamp.time_us > job.deleted_at_us:
-        return False
-    return workload.type is not None or bool(workload.holding or workload.links or workload.gauges)
+    said: list[facets.Stamp | None] = [link.stamp for link in workload.links.values()]
+    if workload.type is not None:
+        said.append(workload.stamp)
+    if workload.gauges:
+        said.append(workload.usage_stamp)
+    return any(stamp is None or stamp.time_us <= job.deleted_at_us for stamp in said)
 
 
 def _reservation_task(running: Running, job: ClearJob, reservation_id: str) -> Task:

@@ -18,7 +18,7 @@ from service import records
 from service.handlers import clearing, plan_jobs, subtrees, timeouts, waiting_events, wakeups
 from service.handlers.backlogs import EventJob
 from service.handlers.draft import Cause, Draft, View
-from service.handlers.moves import RouseJob
+from service.handlers.moves import LookJob
 from service.handlers.offering_items import DisableJob, RevokeJob
 from service.handlers.plans import PlanJob
 from service.handlers.stepping import Running, Task
@@ -39,10 +39,10 @@ RUNNERS: dict[type, Callable[[Running, Any], Awaitable[None]]] = {
     ClearJob: clearing.run,
     DisableJob: subtrees.run_disable,
     RevokeJob: subtrees.run_revoke,
-    RouseJob: subtrees.run_rouse,
+    LookJob: subtrees.run_look,
 }
 
-Job = EventJob | PlanJob | wakeups.WakeJob | ClearJob | DisableJob | RevokeJob | RouseJob
+Job = EventJob | PlanJob | wakeups.WakeJob | ClearJob | DisableJob | RevokeJob | LookJob
 
 log = structlog.get_logger(__name__)
 _decode = msgspec.msgpack.Decoder(Job).decode

@@ -13,17 +13,25 @@ from service.records import Tenant
 from service.rules import tenants as rules
 
 
-class RouseJob(msgspec.Struct, frozen=True, tag="rouse"):
-    """A tenant has moved: who waits below it may have room now."""
+class LookJob(msgspec.Struct, frozen=True, tag="look"):
+    """Workloads of a tenant and below it are looked at again: with ``waiting`` those that wait, else the others.
+
+    A tenant has moved, and who waits may have room now; or items were enabled, and who has something may be due
+    something else.
+    """
 
     tenant: str
+    reason: str
     cause: str
     traceparent: str | None
+    waiting: bool = False
     stack: tuple[Frame, ...] = ()
 
 
 def check(draft: Draft, tenant: str, before: Tenant, after: Tenant) -> None:
     """Whether the tenant may stand there at all; what the quotas say, the ledger knows."""
+    if reason := rules.move_refused(after.kind):
+        raise RefusedError("not_allowed", reason, "1027", tenant_id=tenant)
     if rules.ROOT in (before.parent_id, after.parent_id):
         raise RefusedError("not_allowed", "a tenant moves only below its own direct partner", "1027", tenant_id=tenant)
     placement = draft.placement(after.parent_id)
@@ -64,5 +72,5 @@ def carry_usage(draft: Draft, step: Step, tenant: str, before: Tenant, after: Te
             step.take.append(Take(new.path, item, account.used, account.reserved))
     for item in draft.items(tenant).enabled - accounts.keys():
         draft.expect_balance(tenant, item, Account())
-    job = RouseJob(tenant, draft.cause.id, draft.cause.traceparent)
-    put_job(step, f"rouse/{tenant}", job, draft.now_ms)
+    job = LookJob(tenant, "tenant", draft.cause.id, draft.cause.traceparent, waiting=True)
+    put_job(step, f"look/moved/{tenant}", job, draft.now_ms)

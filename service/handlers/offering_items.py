@@ -12,11 +12,13 @@ import msgspec
 
 from schemas.offering_items import OfferingItemChange, OfferingItemsSet, QuotaChange
 from service import records
-from service.handlers import announcements, tenants
-from service.handlers.draft import Draft, Step, View
+from service.catalog.model import Role
+from service.handlers import enablement, tenants
+from service.handlers.draft import Draft, View
+from service.handlers.moves import LookJob
 from service.handlers.stepping import Frame, put_job
-from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
-from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Limit, Place, RecordKey, Take, Wake
+from service.handlers.work import RefusedError, Work, path_keys, placement_of
+from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Place, RecordKey, Wake
 from service.records import Items, ItemState
 from service.rules import assignment, facets, quotas
 from service.rules import tenants as tenant_rules
@@ -67,66 +69,8 @@ def set_items(view: View, work: Work) -> None:
     draft.close()
 
 
-def disable(draft: Draft, step: Step, tenant: str, items: Iterable[str], reason: str) -> None:
-    """Turn items off on a tenant; an item that is off has no quota."""
-    before = draft.items(tenant)
-    changes = {
-        name: ItemState(0, version=before.states[name].version + 1, stamp=before.states[name].stamp)
-        for name in items
-        if name in before.enabled
-    }
-    apply(draft, step, tenant, before, changes, reason)
-
-
-def apply(draft: Draft, step: Step, tenant: str, before: Items, changes: Mapping[str, ItemState], reason: str) -> None:
-    """Write a tenant's items: the record, the limits, what is counted above, the announcements."""
-    step.put.append((records.items_key(tenant), before.changed(changes)))
-    found = draft.tenant(tenant)
-    parent = found.parent_id if found is not None else tenant_rules.ROOT
-    for name, after in changes.items():
-        known = before.states.get(name, OFF)
-        if after.status != known.status and parent != tenant_rules.ROOT:
-            step.take.append(Take((parent,), SILENT_PREFIX + name, 1 if after.status else -1))
-        if (after.value, after.overage) != (known.value, known.overage):
-            step.limits.append(Limit(tenant, name, after.value, after.overage))
-        if _visible(after) != _visible(known):
-            step.emit.append(changed(draft, tenant, name, after, reason))
-
-
-def changed(draft: Draft, tenant: str, name: str, state: ItemState, reason: str) -> Emission:
-    """The announcement of an item's state on a tenant."""
-    data = {
-        "offering_item": name,
-        "status": state.status,
-        "quota": {"value": state.value, "overage": state.overage, "version": state.shown_version},
-        "reason": reason,
-    }
-    facts = announcements.facts(
-        announcements.OFFERING_ITEM_CHANGED,
-        tenant=tenant,
-        subject=name,
-        identity=f"{state.version}/{draft.cause.id}",
-        time_ms=draft.now_ms,
-        cause=draft.cause.id,
-        traceparent=draft.cause.traceparent,
-        data=data,
-    )
-    return Emission(facts)
-
-
-OFF = ItemState(0)
-
-
-def _visible(state: ItemState) -> tuple[int, int | None, int | None]:
-    return state.status, state.value, state.overage
-
-
 def _check_tenant(draft: Draft, work: Work, data: OfferingItemsSet) -> None:
-    if work.tenant == tenant_rules.ROOT:
-        raise RefusedError("not_allowed", "root has every item and no limit", "1002", tenant_id=work.tenant)
-    placement = draft.placement(work.tenant)
-    if placement is None:
-        raise UnknownTenantError(work.tenant)
+    placement = placement_of(draft, work.tenant)
     tenant = draft.tenant(work.tenant)
     if placement.kind == "unit" or (tenant is not None and tenant.deleted):
         reason = "a unit uses the items of its customer" if placement.kind == "unit" else "the tenant is deleted"
@@ -145,12 +89,12 @@ def _changes(draft: Draft, work: Work, data: OfferingItemsSet, before: Items) ->
     model = tenants.payment_model(draft, work.tenant)
     changes: dict[str, ItemState] = {}
     for change in data.items:
-        known = before.states.get(change.name, OFF)
+        known = before.states.get(change.name, enablement.OFF)
         stamp = work.stamp_over(known.stamp)
         if stamp is None:
             continue
         quota = _quota(draft, change, known, model)
-        same = (change.status, *quota) == _visible(known)
+        same = (change.status, *quota) == enablement.visible(known)
         changes[change.name] = ItemState(
             change.status, quota.value, quota.overage, known.version + (0 if same else 1), stamp
         )
@@ -216,7 +160,7 @@ def _write(
 ) -> None:
     tenant = work.tenant
     step = draft.step()
-    apply(draft, step, tenant, before, changes, "set")
+    enablement.apply(draft, step, tenant, before, changes, "set")
     off = sorted(before.enabled - after.enabled)
     if off and data.cascade:
         job = DisableJob(tenant, tuple(off), work.cause.id, work.cause.traceparent)
@@ -226,6 +170,9 @@ def _write(
         step.idle.extend(Place(tenant, SILENT_PREFIX + name) for name in off)
     if after.enabled - before.enabled:
         step.wake.append(Wake(Place(tenant, ANY_ITEM), "offering_item"))
+    if _concerns_the_settled(draft, tenant, before, after):
+        look = LookJob(tenant, "offering_item", work.cause.id, work.cause.traceparent)
+        put_job(step, f"look/{tenant}", look, draft.now_ms)
     if data.on_shortfall == "revoke":
         for name, state in changes.items():
             if state.value is not None:
@@ -235,3 +182,13 @@ def _write(
     if step.idle:
         refused = RefusedError("not_allowed", "items that are in use cannot be disabled without cascade", "1023")
         work.refuse_otherwise(draft, refused)
+
+
+def _concerns_the_settled(draft: Draft, tenant_id: str, before: Items, after: Items) -> bool:
+    """Whether workloads that do not wait may be due something else now: a nearer base item, fewer packs, a gauge that
+    is counted from now on, a feature that an item covered of which no workload takes a unit."""
+    tenant = draft.tenant(tenant_id)
+    if tenant is None or tenant.kind != "customer":
+        return False
+    off = (draft.catalog.item(name) for name in before.enabled - after.enabled)
+    return bool(after.enabled - before.enabled) or any(item.role is Role.COVER for item in off)

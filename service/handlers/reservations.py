@@ -10,13 +10,14 @@ import msgspec
 from schemas.reservations import ReservationCommit, ReservationExtend, ReservationRelease, ReservationReserve
 from service import records
 from service.handlers import announcements, assignments, workloads
-from service.handlers.draft import Cause, Draft, Placement, View
-from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
-from service.ledger.transaction import Emission, RecordKey, Take, Timer, Wait
+from service.handlers.draft import Draft, Placement, View
+from service.handlers.work import RefusedError, Work, path_keys, placement_of
+from service.ledger.transaction import QUANTITY_MAX, Emission, RecordKey, Take, Timer, Wait
 from service.records import Reservation
 from service.rules import facets
 
 HELD, DENIED, COMMITTED, RELEASED, EXPIRED = "held", "denied", "committed", "released", "expired"
+COMMANDS_REMEMBERED = 8  # of one reservation
 WAITING_PREFIX = "reservation/"  # a workload's id has no slash
 
 
@@ -41,10 +42,12 @@ def reserve(view: View, work: Work) -> None:
     data = work.event.data
     assert isinstance(data, ReservationReserve)
     draft = work.draft(view)
-    placement = _placement(draft, work.tenant)
+    placement = placement_of(draft, work.tenant)
     _check_items(view, data.items)
     known = draft.reservation(work.tenant, data.reservation_id)
-    if known is not None and data.mode != "check_only":
+    if _is_answered(work, known):
+        pass
+    elif known is not None and data.mode != "check_only":
         _answer_again(view, draft, work, data, known)
     elif data.mode == "check_only":
         _check(draft, placement, work, data)
@@ -58,22 +61,19 @@ def commit(view: View, work: Work) -> None:
     data = work.event.data
     assert isinstance(data, ReservationCommit)
     draft = work.draft(view)
-    placement = _placement(draft, work.tenant)
+    placement = placement_of(draft, work.tenant)
     known = draft.reservation(work.tenant, data.reservation_id)
     workload = draft.workload(work.tenant, data.workload_id)
-    if known is None or known.state != HELD or workload.type is None:
-        if known is None or known.cause != work.event.id:
-            what = "workload" if known is not None and known.state == HELD else "reservation"
-            _deny(draft, work, data.reservation_id, known, f"there is no such {what}, or it has ended")
+    if _is_answered(work, known):
         draft.close()
         return
-    released = _end(draft, placement, work.tenant, data.reservation_id, known, COMMITTED, work.cause)
-    gauges = dict(workload.gauges)
-    for item, quantity in known.items.items():
-        gauge = getattr(view.catalog.find_item(item), "gauge", None)
-        if gauge:
-            gauges[gauge] = gauges.get(gauge, 0) + quantity
-    now = msgspec.structs.replace(workload, gauges=gauges)
+    if known is None or known.state != HELD or workload.type is None:
+        what = "workload" if known is not None and known.state == HELD else "reservation"
+        _deny(draft, work, data.reservation_id, known, f"there is no such {what}, or it has ended")
+        draft.close()
+        return
+    released = _end(draft, placement, work.tenant, data.reservation_id, _answered(work, known), COMMITTED)
+    now = msgspec.structs.replace(workload, gauges=_with_bytes(view, workload.gauges, known.items))
     assignments.reassign(draft, work.tenant, data.workload_id, now, "reservation", released=released)
     draft.close()
 
@@ -83,20 +83,22 @@ def extend(view: View, work: Work) -> None:
     data = work.event.data
     assert isinstance(data, ReservationExtend)
     draft = work.draft(view)
-    _placement(draft, work.tenant)
+    placement_of(draft, work.tenant)
     known = draft.reservation(work.tenant, data.reservation_id)
-    if known is None or known.state != HELD:
+    if _is_answered(work, known):
+        pass
+    elif known is None or known.state != HELD:
         _deny(draft, work, data.reservation_id, known, "there is no such reservation, or it has ended")
-    elif known.cause != work.event.id:
+    else:
         longer = msgspec.structs.replace(
-            known,
+            _answered(work, known),
             expires_at_ms=draft.now_ms + data.ttl_seconds * 1000,
             cause=work.event.id,
         )
         step = draft.step()
         step.put.append((records.reservation_key(work.tenant, data.reservation_id), longer))
         step.timers.append(Timer(expiry(work.tenant, data.reservation_id), longer.expires_at_ms))
-        step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, longer))
+        step.emit.append(_granted(draft, work.tenant, data.reservation_id, longer))
     draft.close()
 
 
@@ -105,16 +107,16 @@ def release(view: View, work: Work) -> None:
     data = work.event.data
     assert isinstance(data, ReservationRelease)
     draft = work.draft(view)
-    placement = _placement(draft, work.tenant)
+    placement = placement_of(draft, work.tenant)
     known = draft.reservation(work.tenant, data.reservation_id)
     if known is not None and known.state == HELD:
-        end(draft, placement, work.tenant, data.reservation_id, known, RELEASED)
+        end(draft, placement, work.tenant, data.reservation_id, _answered(work, known), RELEASED)
     draft.close()
 
 
 def end(draft: Draft, placement: Placement, tenant: str, reservation_id: str, known: Reservation, state: str) -> None:
     """A reservation ends without a workload: its units are free, and it is announced."""
-    ended = _end(draft, placement, tenant, reservation_id, known, state, draft.cause)
+    ended = _end(draft, placement, tenant, reservation_id, known, state)
     step = draft.step()
     step.take.extend(ended.take)
     step.put.extend(ended.put)
@@ -125,13 +127,6 @@ def end(draft: Draft, placement: Placement, tenant: str, reservation_id: str, kn
 def expiry(tenant: str, reservation_id: str) -> str:
     """The timer of a reservation."""
     return f"expire/{tenant}/{reservation_id}"
-
-
-def _placement(draft: Draft, tenant: str) -> Placement:
-    placement = draft.placement(tenant)
-    if placement is None:
-        raise UnknownTenantError(tenant)
-    return placement
 
 
 def _check_items(view: View, items: Mapping[str, int]) -> None:
@@ -172,21 +167,21 @@ def _take(draft: Draft, placement: Placement, work: Work, data: ReservationReser
         expires_at_ms=draft.now_ms + data.ttl_seconds * 1000,
         cause=work.event.id,
         made_at_ms=draft.now_ms,
+        answered=(_mark(work),),
     )
     if not static:
         step = draft.step()
         step.take.extend(Take(placement.path, item, n, n) for item, n in data.items.items())
         step.put.append((key, held))
         step.timers.append(Timer(expiry(work.tenant, data.reservation_id), held.expires_at_ms))
-        step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, held))
-    denied = msgspec.structs.replace(held, state=DENIED, expires_at_ms=0, ended_at_ms=draft.now_ms)
+        step.emit.append(_granted(draft, work.tenant, data.reservation_id, held))
+    reasons = assignments.reasons_text(static)
+    denied = msgspec.structs.replace(held, state=DENIED, expires_at_ms=0, ended_at_ms=draft.now_ms, reasons=reasons)
     step = draft.step()
     refused = tuple(range(len(draft.steps) - 1))
     step.put.append((key, denied))
     step.timers.append(_forget(draft, work.tenant, data.reservation_id))
-    step.wait = Wait(
-        work.tenant, waiting_name(data.reservation_id), assignments.reasons_text(static), (), refused, indexed=False
-    )
+    step.wait = Wait(work.tenant, waiting_name(data.reservation_id), reasons, (), refused, indexed=False)
     step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, static, denials_of=refused))
 
 
@@ -216,11 +211,13 @@ def _answer_again(view: View, draft: Draft, work: Work, data: ReservationReserve
             reservation_id=data.reservation_id,
         )
     step = draft.step()
+    key = records.reservation_key(work.tenant, data.reservation_id)
+    step.put.append((key, _answered(work, known)))
     if known.state != DENIED:
-        step.emit.append(_announce(draft, work.tenant, data.reservation_id, announcements.RESERVATION_GRANTED, known))
+        step.emit.append(_granted(draft, work.tenant, data.reservation_id, known))
         return
     waiting = view.read(records.waiting_key(work.tenant, waiting_name(data.reservation_id))).value
-    denials = assignments.reasons_of(waiting.static) if waiting else []
+    denials = assignments.reasons_of(known.reasons)
     denials += [announcements.quota_denial(denial) for denial in waiting.denials] if waiting else []
     step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, denials))
 
@@ -238,10 +235,9 @@ def _end(
     reservation_id: str,
     known: Reservation,
     state: str,
-    cause: Cause,
 ) -> assignments.Released:
     """What it means that a reservation ends: units back, remembered for a day, announced."""
-    ended = msgspec.structs.replace(known, state=state, ended_at_ms=draft.now_ms, cause=cause.id)
+    ended = msgspec.structs.replace(known, state=state, ended_at_ms=draft.now_ms, cause=draft.cause.id)
     types = {
         COMMITTED: announcements.RESERVATION_COMMITTED,
         RELEASED: announcements.RESERVATION_RELEASED,
@@ -251,7 +247,7 @@ def _end(
         take=[Take(placement.path, item, -n, -n) for item, n in known.items.items()],
         put=[(records.reservation_key(tenant, reservation_id), ended)],
         timers=[Timer(expiry(tenant, reservation_id), None), _forget(draft, tenant, reservation_id)],
-        emit=[_announce(draft, tenant, reservation_id, types[state], known)],
+        emit=[_emission(draft, tenant, reservation_id, types[state], _content(reservation_id, known.items))],
     )
 
 
@@ -259,9 +255,34 @@ def _forget(draft: Draft, tenant: str, reservation_id: str) -> Timer:
     return Timer(f"forget/reservation/{tenant}/{reservation_id}", draft.now_ms + facets.REMEMBERED_SECONDS * 1000)
 
 
-def _announce(draft: Draft, tenant: str, reservation_id: str, type_: str, known: Reservation) -> Emission:
+def _mark(work: Work) -> str:
+    return f"{work.stamp.source}{work.stamp.id}"
+
+
+def _is_answered(work: Work, known: Reservation | None) -> bool:
+    """Whether this very command has been answered: the same event again, under whatever offset, changes nothing."""
+    return known is not None and _mark(work) in known.answered
+
+
+def _answered(work: Work, known: Reservation) -> Reservation:
+    return msgspec.structs.replace(known, answered=(*known.answered, _mark(work))[-COMMANDS_REMEMBERED:])
+
+
+def _with_bytes(view: View, gauges: Mapping[str, int], items: Mapping[str, int]) -> dict[str, int]:
+    """A workload's gauges with the reserved bytes that it was given: they count there until its next report."""
+    after = dict(gauges)
+    for name, quantity in items.items():
+        item = view.catalog.find_item(name)
+        if item is not None and item.gauge is not None:
+            after[item.gauge] = after.get(item.gauge, 0) + quantity
+    if max(after.values(), default=0) > QUANTITY_MAX:
+        raise RefusedError("invalid_data", "a gauge would exceed the largest quantity")
+    return after
+
+
+def _granted(draft: Draft, tenant: str, reservation_id: str, known: Reservation) -> Emission:
     content = _content(reservation_id, known.items, expires_at=announcements.rfc3339(known.expires_at_ms))
-    return _emission(draft, tenant, reservation_id, type_, content)
+    return _emission(draft, tenant, reservation_id, announcements.RESERVATION_GRANTED, content)
 
 
 def _denied(

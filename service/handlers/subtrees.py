@@ -1,4 +1,4 @@
-"""Jobs that go through all that is below a tenant: disabling items, revoking a shortfall, rousing after a move.
+"""Jobs that go through all that is below a tenant: disabling items, revoking a shortfall, looking again.
 
 The way through the tree is kept in the job: a stack of places, each with how far its children and workloads are done.
 """
@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Iterable
 import msgspec
 
 from service import records
-from service.handlers import assignments, offering_items, wakeups, workloads
+from service.catalog.model import Role
+from service.handlers import assignments, enablement, wakeups, workloads
 from service.handlers.draft import Draft, View
-from service.handlers.moves import RouseJob
+from service.handlers.moves import LookJob
 from service.handlers.offering_items import DisableJob, RevokeJob
 from service.handlers.stepping import CHILDREN, WORKLOADS, Frame, Running, Task
 from service.handlers.work import path_keys
@@ -39,15 +40,16 @@ async def run_disable(running: Running, job: DisableJob) -> None:
         rest = _descend(stack, cursor, children)
     else:
         cursor, found = await _workloads(running, frame)
-        losing = [name for name, one in found.items() if not one.holding.keys().isdisjoint(off) or one.counted]
+        covers = any(running.engine.catalog.item(name).role is Role.COVER for name in off)
+        losing = [name for name, one in found.items() if _loses(one, off, covers)]
         tasks = [wakeups.workload_task(running, frame.tenant, name, "offering_item") for name in losing]
         await running.each(tasks)
         rest = _ascend(stack, cursor)
     await _go_on(running, msgspec.structs.replace(job, items=off, stack=rest))
 
 
-async def run_rouse(running: Running, job: RouseJob) -> None:
-    """One step: who waits on one tenant after the other is looked at again."""
+async def run_look(running: Running, job: LookJob) -> None:
+    """One step: who waits on one tenant after the other is looked at again, or who has what was asked for."""
     stack = job.stack or (Frame(job.tenant),)
     frame = stack[-1]
     if frame.phase == CHILDREN:
@@ -55,10 +57,32 @@ async def run_rouse(running: Running, job: RouseJob) -> None:
         rest = _descend(stack, cursor, children)
     else:
         cursor, found = await _workloads(running, frame)
-        waiting = [name for name, one in found.items() if one.waiting]
-        await running.each([wakeups.workload_task(running, frame.tenant, name, "tenant") for name in waiting])
+        seen = [name for name, one in found.items() if one.waiting is job.waiting and _has_something(one)]
+        await running.each([_look_task(running, job, frame.tenant, name) for name in seen])
         rest = _ascend(stack, cursor)
     await _go_on(running, msgspec.structs.replace(job, stack=rest))
+
+
+def _has_something(workload: Workload) -> bool:
+    return bool(workload.waiting or workload.holding or workload.gauges)
+
+
+def _look_task(running: Running, job: LookJob, tenant: str, workload_id: str) -> Task:
+    """Look at a workload again. Who does not wait for anything keeps a higher sub-edition until its own next change
+    (docs/domain.md 6, rule 2), and only its gauges are counted anew."""
+
+    def decide(view: View) -> None:
+        draft = Draft(view, running.cause)
+        now = draft.workload(tenant, workload_id)
+        placement = draft.placement(tenant)
+        editions = placement.editions.values() if placement is not None else ()
+        if not now.waiting and any(draft.catalog.edition(name).kind == "edition" for name in editions):
+            assignments.recount(draft, tenant, workload_id, now)
+        else:
+            assignments.reassign(draft, tenant, workload_id, now, job.reason)
+        draft.close()
+
+    return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
 
 
 async def run_revoke(running: Running, job: RevokeJob) -> None:
@@ -90,6 +114,11 @@ async def run_revoke(running: Running, job: RevokeJob) -> None:
     await running.finish()
 
 
+def _loses(workload: Workload, off: Iterable[str], covers: bool) -> bool:
+    """Whether a workload may lose something: an item, the count of a gauge, or a feature that an item covered."""
+    return not workload.holding.keys().isdisjoint(off) or bool(workload.counted) or (covers and bool(workload.holding))
+
+
 def _disable_task(running: Running, child: str, items: Iterable[str]) -> Task:
     def needs(view: View) -> Iterable[RecordKey]:
         yield from path_keys(view, child)
@@ -100,7 +129,7 @@ def _disable_task(running: Running, child: str, items: Iterable[str]) -> Task:
         present = sorted(draft.items(child).enabled.intersection(items))
         if present:
             draft.placement(child)
-            offering_items.disable(draft, draft.step(), child, present, "cascade")
+            enablement.disable(draft, draft.step(), child, present, "cascade")
             draft.close()
 
     return Task(needs, decide)
@@ -168,7 +197,7 @@ def _ascend(stack: tuple[Frame, ...], cursor: int) -> tuple[Frame, ...]:
     return (*stack[:-1], Frame(top.tenant, WORKLOADS, cursor)) if cursor else stack[:-1]
 
 
-async def _go_on(running: Running, job: DisableJob | RouseJob) -> None:
+async def _go_on(running: Running, job: DisableJob | LookJob) -> None:
     if job.stack:
         await running.go_on(job)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from service.handlers.draft import View
-from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
+from service.handlers.work import RefusedError, Work, path_keys, placement_of
 from service.ledger.transaction import RecordKey
 
 
@@ -16,8 +16,7 @@ def needs(view: View, work: Work) -> Iterable[RecordKey]:
 
 def request(view: View, work: Work) -> None:
     """Switching is not built yet; the request is kept as a dead letter, so that it can be sent again once it is."""
-    if work.draft(view).placement(work.tenant) is None:
-        raise UnknownTenantError(work.tenant)
+    placement_of(work.draft(view), work.tenant)
     raise RefusedError("not_allowed", "this version does not switch tenants yet", "1027", tenant_id=work.tenant)
 
 

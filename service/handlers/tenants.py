@@ -8,12 +8,12 @@ import msgspec
 
 from schemas.tenants import TenantUpserted
 from service import records
-from service.handlers import announcements, moves
+from service.handlers import announcements, enablement, moves
 from service.handlers.draft import Draft, Step, View
 from service.handlers.stepping import put_job
 from service.handlers.work import MisplacedError, RefusedError, UnknownTenantError, Work, path_keys
-from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Limit, Place, RecordKey, Take, Wake
-from service.records import Identifier, ItemState, Tenant
+from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Place, RecordKey, Wake
+from service.records import Identifier, Tenant
 from service.rules import facets
 from service.rules import tenants as rules
 
@@ -254,11 +254,9 @@ def _arrive(draft: Draft, step: Step, tenant: str, after: Tenant, name_holder: s
     step.include(records.children_index(after.parent_id), tenant)
     items = draft.items(tenant)
     lost = items.enabled - draft.items(after.parent_id).enabled
-    if lost:
-        off = {name: ItemState(0, version=items.states[name].version, stamp=items.states[name].stamp) for name in lost}
-        step.put.append((records.items_key(tenant), items.changed(off)))
-        step.limits.extend(Limit(tenant, name, None, None) for name in sorted(lost))
-    step.take.extend(_enablement(after.parent_id, items.enabled - lost, 1))
+    step.take.extend(enablement.count(after.parent_id, items.enabled, 1))
+    if lost:  # of a restored tenant: above it, items were disabled in the meantime
+        enablement.disable(draft, step, tenant, sorted(lost), "cascade", parent=after.parent_id)
 
 
 def _name_taken(holder: str) -> RefusedError:
@@ -274,12 +272,7 @@ def _leave(draft: Draft, step: Step, tenant: str, before: Tenant) -> None:
     step.delete.append(key)
     _count_child(draft, step, before.parent_id, -1)
     step.exclude(records.children_index(before.parent_id), tenant)
-    step.take.extend(_enablement(before.parent_id, draft.items(tenant).enabled, -1))
-
-
-def _enablement(parent: str, items: Iterable[str], difference: int) -> Iterable[Take]:
-    """How many tenants directly below have an item is counted, so that disabling it above can be refused."""
-    return (Take((parent,), SILENT_PREFIX + item, difference) for item in sorted(items))
+    step.take.extend(enablement.count(before.parent_id, draft.items(tenant).enabled, -1))
 
 
 def _count_child(draft: Draft, step: Step, parent: str, difference: int) -> None:

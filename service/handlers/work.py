@@ -11,9 +11,10 @@ from schemas.envelope import Inbound
 from service import records
 from service.handlers import announcements
 from service.handlers.announcements import Origin
-from service.handlers.draft import Cause, Draft, View
+from service.handlers.draft import Cause, Draft, Placement, View
 from service.ledger.transaction import STEPS_PER_OFFSET, Emission, RecordKey
 from service.rules import facets
+from service.rules.tenants import ROOT
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -169,6 +170,18 @@ class Work:
             cause=self.cause.id,
         )
         emissions.append(Emission(facts, denials_of))
+
+
+def placement_of(draft: Draft, tenant: str) -> Placement:
+    """Where the event's tenant stands. Raises what says that it is not known yet, or that it is root."""
+    if tenant == ROOT:
+        raise RefusedError(
+            "not_allowed", "root has every item and no limit, and nothing of its own", "1002", tenant_id=ROOT
+        )
+    placement = draft.placement(tenant)
+    if placement is None:
+        raise UnknownTenantError(tenant)
+    return placement
 
 
 def path_keys(view: View, tenant: str) -> list[RecordKey]:

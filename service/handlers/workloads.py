@@ -10,7 +10,7 @@ from schemas.workloads import WorkloadRegistered, WorkloadRemoved, WorkloadUsage
 from service import records
 from service.handlers import assignments
 from service.handlers.draft import Draft, Step, View
-from service.handlers.work import RefusedError, UnknownTenantError, Work, path_keys
+from service.handlers.work import RefusedError, Work, path_keys, placement_of
 from service.ledger.transaction import RecordKey, Timer
 from service.records import Workload
 from service.rules import facets
@@ -36,9 +36,7 @@ def needs_of(view: View, tenant: str, workload_id: str) -> Iterable[RecordKey]:
 
 def check_tenant(draft: Draft, tenant: str) -> None:
     """Workloads, plans and reservations need a tenant that is there and that may have workloads."""
-    placement = draft.placement(tenant)
-    if placement is None:
-        raise UnknownTenantError(tenant)
+    placement = placement_of(draft, tenant)
     if placement.kind not in tenant_rules.WITH_WORKLOADS:
         raise RefusedError("not_allowed", f"a {placement.kind} has no workloads", "1027", tenant_id=tenant)
 
@@ -94,7 +92,16 @@ def remove(view: View, work: Work) -> None:
     draft.close()
 
 
-def clear(draft: Draft, tenant: str, workload_id: str, before: Workload, stamp: facets.Stamp, reason: str) -> None:
+def clear(
+    draft: Draft,
+    tenant: str,
+    workload_id: str,
+    before: Workload,
+    stamp: facets.Stamp,
+    reason: str,
+    *,
+    registered_anew: bool = False,
+) -> None:
     """Take everything from a workload; that it was removed is remembered for a day. News from later stay."""
     links = {plan: link for plan, link in before.links.items() if link.stamp.time_us > stamp.time_us}
     usage_stays = before.usage_stamp is not None and before.usage_stamp.time_us > stamp.time_us
@@ -110,6 +117,9 @@ def clear(draft: Draft, tenant: str, workload_id: str, before: Workload, stamp: 
         gauges=before.gauges if usage_stays else {},
         usage_stamp=before.usage_stamp if usage_stays else None,
     )
+    if registered_anew:
+        about = {name: getattr(before, name) for name in ("type", "stamp", "os", "os_family", "virtual", "name")}
+        now = msgspec.structs.replace(now, **about)
     assignments.reassign(draft, tenant, workload_id, now, reason, shown_type=before.type)
     for step in draft.steps:
         for plan in before.links.keys() - links.keys():

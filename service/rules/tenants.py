@@ -35,6 +35,11 @@ def placement_refused(kind: str, parent_kind: str) -> str | None:
     return f"a {kind} may not stand below a {parent_kind}"
 
 
+def move_refused(kind: str) -> str | None:
+    """Why a tenant of this kind may not move below another parent, or None: what a unit uses is its customer's."""
+    return "a unit stays with its customer" if kind == "unit" else None
+
+
 def comparable(name: str) -> str:
     """The form in which the names of siblings are compared."""
     return " ".join(name.split()).casefold()
