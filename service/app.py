@@ -207,7 +207,7 @@ class Service:
         shards, report = self.ledger.shards, self._report_ledger
         parts: dict[str, Coroutine[Any, Any, None]] = {
             "incarnations": self.incarnations.run(),
-            "membership": membership.keep(self.membership, leases, shards, HEARTBEAT_SECONDS, report),
+            "membership": membership.keep(self.membership, leases, shards, HEARTBEAT_SECONDS, self.metrics, report),
             "gate": self.gate.run(),
             "lag": self._measure_lag(),
         }

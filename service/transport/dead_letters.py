@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -19,6 +20,8 @@ from service.transport.board import Board
 NEWEST_MAX = 100_000  # dead letters that are looked at
 READ_SECONDS_MAX = 60.0
 REMEMBERED_MS = 30 * 24 * 60 * 60 * 1000  # how long it is known that one was sent again
+
+log = structlog.get_logger(__name__)
 
 
 class DeadLetter(NamedTuple):
@@ -59,11 +62,6 @@ class Sent(NamedTuple):
     problem: str | None
 
 
-class _Header(msgspec.Struct):
-    name: str
-    value_base64: str | None = None
-
-
 class _Data(msgspec.Struct):
     code: str
     message: str
@@ -72,7 +70,8 @@ class _Data(msgspec.Struct):
     offset: int
     size: int
     sha256: str
-    headers: list[_Header] = []
+    headers: dict[str, str | None] = {}
+    headers_base64: list[tuple[str, str | None]] | None = None  # where text or a dictionary would not do
     key: str | None = None
     key_base64: str | None = None
     value_base64: str | None = None
@@ -89,7 +88,8 @@ def parse(value: bytes | None) -> DeadLetter | None:
     """A dead letter from its event; None where somebody else has put something else on the topic."""
     try:
         event = msgspec.json.decode(value or b"", type=_Event)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
+        log.warning("a message on the topic of dead letters is none", reason=str(error))
         return None
     data = event.data
     return DeadLetter(
@@ -102,11 +102,17 @@ def parse(value: bytes | None) -> DeadLetter | None:
         event.time,
         event.tenantid,
         data.key.encode() if data.key is not None else _bytes(data.key_base64),
-        [(header.name, _bytes(header.value_base64)) for header in data.headers],
+        _headers(data),
         _bytes(data.value_base64),
         data.size,
         data.sha256,
     )
+
+
+def _headers(data: _Data) -> list[tuple[str, bytes | None]]:
+    if data.headers_base64 is not None:
+        return [(name, _bytes(content)) for name, content in data.headers_base64]
+    return [(name, None if content is None else content.encode()) for name, content in data.headers.items()]
 
 
 def _bytes(text: str | None) -> bytes | None:

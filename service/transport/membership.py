@@ -19,6 +19,7 @@ from service.ledger.base import Ledger
 from service.ledger.errors import LedgerUnavailable
 from service.transport import board
 from service.transport.board import Board
+from service.transport.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -178,6 +179,7 @@ async def keep(
     leases: Sequence[tuple[Leases, str]],
     shards: int,
     seconds: float,
+    metrics: Metrics,
     report: Callable[[LedgerUnavailable | None], None],
 ) -> None:
     """Beat and renew for ever; each lease belongs to the instances with its role.
@@ -189,6 +191,7 @@ async def keep(
             await membership.beat()
             for lease, role in leases:
                 await lease.renew(share(membership.id, membership.with_role(role), shards))
+                metrics.shards.labels(lease.name).set(len(lease.held()))
             report(None)
         except LedgerUnavailable as error:
             report(error)
