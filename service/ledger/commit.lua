@@ -40,17 +40,25 @@ local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WA
 
 local KEYS, ARGV, call, format, match, min, max = KEYS, ARGV, redis.call, string.format, string.match, math.min, math.max
 local now, percent, transaction_count, first_tenant_key, first_index_key, first_idempotency_key, idempotency_count, ops, texts,
-  tags, tenants, sources, stalled_sources, record_groups, account_groups, waiting_groups, waiting_tenant =
+  tags, tenants, sources, stalled_sources, record_groups, account_groups, waiting_key, waiting_who, waiting_tenant =
   unpack(cmsgpack.unpack(ARGV[1]))
 
--- Lua's own conversion gives up at 14 digits. %d takes half the time of %.0f, where a C long has 64 bits.
+-- Numbers and their texts, each converted once: most of them come again and again. Lua's own conversion gives up at 14
+-- digits. %d takes half the time of %.0f, where a C long has 64 bits.
 local INTEGER = format("%d", QUANTITY_MAX) == "9007199254740991" and "%d" or "%.0f"
-local function digits(number)
-  return format(INTEGER, number)
-end
+local text_of = setmetatable({}, { __index = function(known, number)
+  local text = format(INTEGER, number)
+  known[number] = text
+  return text
+end })
+local number_of = setmetatable({}, { __index = function(known, text)
+  local number = tonumber(text)
+  known[text] = number
+  return number
+end })
 
 local function refuse(number, sentence)
-  error("LEDGER|" .. digits(number) .. "|" .. sentence .. "|", 0)
+  error("LEDGER|" .. text_of[number] .. "|" .. sentence .. "|", 0)
 end
 
 local function declared_key(number)
@@ -69,11 +77,15 @@ end
 local function read_groups(groups, key_of, take)
   for g = 1, #groups, 3 do
     local where, fields, indexes = groups[g], groups[g + 1], groups[g + 2]
-    for first = 1, #fields, CHUNK do
-      local last = min(first + CHUNK - 1, #fields)
-      local values = call("HMGET", key_of(where), unpack(fields, first, last))
-      for i = first, last do
-        take(indexes[i], values[i - first + 1], fields[i], where)
+    if #fields == 1 then
+      take(indexes[1], call("HGET", key_of(where), fields[1]), fields[1], where)
+    else
+      for first = 1, #fields, CHUNK do
+        local last = min(first + CHUNK - 1, #fields)
+        local values = call("HMGET", key_of(where), unpack(fields, first, last))
+        for i = first, last do
+          take(indexes[i], values[i - first + 1], fields[i], where)
+        end
       end
     end
   end
@@ -85,22 +97,27 @@ local function call_in_chunks(command, key, arguments)
   end
 end
 
--- Writes what changed of the groups: `text_of(index)` is the new value, false for none, nil where nothing changed.
-local function write_groups(groups, key_of, text_of)
+-- Writes what changed of the groups: `new_text(index)` is the new value, false for none, nil where nothing changed.
+local function write_groups(groups, key_of, new_text)
   for g = 1, #groups, 3 do
-    local fields, indexes = groups[g + 1], groups[g + 2]
-    local set, dropped = {}, {}
+    local fields, indexes, set, dropped = groups[g + 1], groups[g + 2], nil, nil
     for i = 1, #fields do
-      local text = text_of(indexes[i])
+      local text = new_text(indexes[i])
       if text then
+        set = set or {}
         set[#set + 1] = fields[i]
         set[#set + 1] = text
       elseif text == false then
+        dropped = dropped or {}
         dropped[#dropped + 1] = fields[i]
       end
     end
-    call_in_chunks("HSET", key_of(groups[g]), set)
-    call_in_chunks("HDEL", key_of(groups[g]), dropped)
+    if set then
+      call_in_chunks("HSET", key_of(groups[g]), set)
+    end
+    if dropped then
+      call_in_chunks("HDEL", key_of(groups[g]), dropped)
+    end
   end
 end
 
@@ -133,20 +150,22 @@ read_groups(account_groups, accounts_key, function(a, text, item, tenant)
   account_tenant[a], account_item[a] = tenant, item
   if text then
     local u, r, v, o, bits, count = match(text, "^(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+)$")
-    v, o = tonumber(v), tonumber(o)
-    used[a], reserved[a], value[a], overage[a] = tonumber(u), tonumber(r), v, o
+    v, o = number_of[v], number_of[o]
+    used[a], reserved[a], value[a], overage[a] = number_of[u], number_of[r], v, o
     limit[a] = (v >= 0 and o >= 0) and v + o or NONE
-    raised[a], notices[a], calm_from[a], calm_to[a] = tonumber(bits), tonumber(count), NONE, 0
+    raised[a], notices[a], calm_from[a], calm_to[a] = number_of[bits], number_of[count], NONE, 0
   else
     used[a], reserved[a], value[a], overage[a], limit[a] = 0, 0, -1, -1, NONE
     raised[a], notices[a], calm_from[a], calm_to[a] = 0, 0, 0, NONE
   end
 end)
 
-local waiting, waiting_who = {}, {}
-read_groups(waiting_groups, declared_key, function(w, text, who)
-  waiting[w], waiting_who[w] = text, who
-end)
+-- Why somebody waits is read when it is asked for: most who would wait are granted what they want.
+local waiting = setmetatable({}, { __index = function(known, w)
+  local text = call("HGET", KEYS[waiting_key[w]], waiting_who[w])
+  known[w] = text
+  return text
+end })
 
 -- ------------------------------------------------------------------------------------------- what the batch makes of it
 
@@ -154,7 +173,7 @@ local answer, details, decided = {}, {}, false
 local stalled, moved, outcome_is_new = {}, {}, {}
 local record_text = {} -- of records that change; false where one is deleted
 local touched, used_before, reserved_before, cause_of, roomier, tag_of = {}, {}, {}, {}, {}, {}
-local waiting_changed, index_changes, timer_changes, queue_changes = {}, {}, {}, {}
+local waiting_is_new, index_changes, timer_changes, queue_changes = {}, {}, {}, {}
 local wakes, wake_of, outbox = {}, {}, {}
 local number, cause, refusals, version_now, same_reasons -- of the present transaction; refusals: of its refused attempts
 
@@ -176,14 +195,14 @@ end
 -- ---- whether limits allow an attempt
 
 local function denial(before, a, cap, used_then, requested)
-  local row = tenants[account_tenant[a]] .. "\1" .. account_item[a] .. "\1" .. digits(cap) .. "\1" .. digits(used_then) .. "\1" ..
-    digits(requested)
+  local row = tenants[account_tenant[a]] .. "\1" .. account_item[a] .. "\1" .. text_of[cap] .. "\1" .. text_of[used_then] .. "\1" ..
+    text_of[requested]
   return before and before .. "\2" .. row or row
 end
 
 local function refuse_impossible(a, u, r)
-  refuse(number, "used " .. digits(u) .. " and reserved " .. digits(r) .. " cannot be for item " .. account_item[a] ..
-    " of tenant " .. tenants[account_tenant[a]] .. ", where they were " .. digits(used[a]) .. " and " .. digits(reserved[a]))
+  refuse(number, "used " .. text_of[u] .. " and reserved " .. text_of[r] .. " cannot be for item " .. account_item[a] ..
+    " of tenant " .. tenants[account_tenant[a]] .. ", where they were " .. text_of[used[a]] .. " and " .. text_of[reserved[a]])
 end
 
 -- Weighs the takes at p: what refuses them, whether a sum would be too large, whether one alone is; where they end.
@@ -258,9 +277,9 @@ end
 
 local function notice(a, name)
   notices[a] = notices[a] + 1
-  outbox[#outbox + 1] = "N\0" .. digits(next_number()) .. "\0" .. digits(now) .. "\0" .. tenants[account_tenant[a]] .. "\0" ..
-    account_item[a] .. "\0" .. name .. "\0" .. digits(used[a]) .. "\0" .. digits(value[a]) .. "\0" .. digits(overage[a]) .. "\0" ..
-    digits(percent) .. "\0" .. digits(notices[a]) .. "\0" .. cause
+  outbox[#outbox + 1] = "N\0" .. format(INTEGER, next_number()) .. "\0" .. text_of[now] .. "\0" .. tenants[account_tenant[a]] .. "\0" ..
+    account_item[a] .. "\0" .. name .. "\0" .. text_of[used[a]] .. "\0" .. text_of[value[a]] .. "\0" .. text_of[overage[a]] .. "\0" ..
+    text_of[percent] .. "\0" .. text_of[notices[a]] .. "\0" .. cause
 end
 
 local function raise_notices(a)
@@ -275,6 +294,9 @@ local function raise_notices(a)
     if u >= v then present, from = present + REACHED, max(from, v) else to = min(to, v) end
   end
   calm_from[a], calm_to[a] = from, to
+  if present == raised[a] then
+    return
+  end
   local risen = bit.band(present, bit.bnot(raised[a]))
   local fallen = bit.band(raised[a], bit.bnot(present))
   raised[a] = present
@@ -398,8 +420,8 @@ local function start_waiting(w, static, places, denials)
     change_queues(old_places, since, w, false)
   end
   change_queues(places, since, w, true)
-  waiting[w] = digits(since) .. "\0" .. static .. "\0" .. places .. "\0" .. denials
-  waiting_changed[w] = true
+  waiting[w] = text_of[since] .. "\0" .. static .. "\0" .. places .. "\0" .. denials
+  waiting_is_new[w] = true
   return same
 end
 
@@ -418,7 +440,7 @@ local parts = {}
 parts[PUT] = function(p)
   local last = p + 2 * ops[p]
   version_now = next_number()
-  local prefix = digits(version_now) .. " "
+  local prefix = text_of[version_now] .. " "
   for q = p + 1, last, 2 do
     local record = ops[q]
     record_text[record], version[record] = prefix .. ARGV[ops[q + 1]], version_now
@@ -461,7 +483,7 @@ parts[UNWAIT] = function(p)
     if waiting[w] then
       local since, _, places = parse_waiting(waiting[w])
       change_queues(places, since, w, false)
-      waiting[w], waiting_changed[w] = false, true
+      waiting[w], waiting_is_new[w] = false, true
     end
   end
   return p + ops[p] + 1
@@ -504,7 +526,7 @@ parts[EMIT] = function(p)
       denials, p = denials_at(p + 2)
     end
     if not is_left_out then
-      outbox[#outbox + 1] = "E\0" .. digits(next_number()) .. "\0" .. facts .. "\0" .. denials
+      outbox[#outbox + 1] = "E\0" .. format(INTEGER, next_number()) .. "\0" .. facts .. "\0" .. denials
     end
   end
   return p
@@ -608,7 +630,7 @@ local function decide(p)
   elseif source > 0 and position <= last_position[source] then
     return DUPLICATE
   elseif idempotency > 0 and first_outcome[idempotency] then
-    details[#details + 1] = digits(number) .. "\0" .. "0" .. "\0" .. first_outcome[idempotency]
+    details[#details + 1] = text_of[number] .. "\0" .. "0" .. "\0" .. first_outcome[idempotency]
     return DUPLICATE
   end
   local is_expected, attempts_from = is_as_expected(p + 7)
@@ -633,9 +655,9 @@ local function decide(p)
     end
   end
   if refusals or idempotency > 0 then
-    local outcome = digits(attempt) .. (refusals and "\0" .. table.concat(refusals, "\0") or "")
+    local outcome = text_of[attempt] .. (refusals and "\0" .. table.concat(refusals, "\0") or "")
     if refusals then
-      details[#details + 1] = digits(number) .. "\0" .. digits(version_now) .. "\0" .. outcome
+      details[#details + 1] = text_of[number] .. "\0" .. text_of[version_now] .. "\0" .. outcome
     end
     if idempotency > 0 and not check_only then
       first_outcome[idempotency], outcome_is_new[idempotency] = outcome, true
@@ -666,9 +688,9 @@ for i = 1, #touched do
   local a = touched[i]
   if used[a] ~= used_before[a] or reserved[a] ~= reserved_before[a] then
     local tenant = account_tenant[a]
-    outbox[#outbox + 1] = "U\0" .. digits(next_number()) .. "\0" .. digits(now) .. "\0" .. tenants[tenant] .. "\0" ..
-      account_item[a] .. "\0" .. digits(used[a]) .. "\0" .. digits(reserved[a]) .. "\0" .. digits(value[a]) .. "\0" ..
-      digits(overage[a]) .. "\0" .. (tag_of[tenant] or "") .. "\0" .. cause_of[a]
+    outbox[#outbox + 1] = "U\0" .. format(INTEGER, next_number()) .. "\0" .. text_of[now] .. "\0" .. tenants[tenant] .. "\0" ..
+      account_item[a] .. "\0" .. text_of[used[a]] .. "\0" .. text_of[reserved[a]] .. "\0" .. text_of[value[a]] .. "\0" ..
+      text_of[overage[a]] .. "\0" .. (tag_of[tenant] or "") .. "\0" .. cause_of[a]
   end
 end
 
@@ -682,7 +704,7 @@ local function somebody_waits(tenant, item)
       dropped = dropped + 1
     end
   end
-  local found = call("ZRANGEBYLEX", queue_key(tenant), "[" .. prefix, "(" .. item .. "\1", "LIMIT", "0", digits(dropped + 1))
+  local found = call("ZRANGEBYLEX", queue_key(tenant), "[" .. prefix, "(" .. item .. "\1", "LIMIT", "0", text_of[dropped + 1])
   for i = 1, #found do
     if changes[found[i]] == nil then
       return true
@@ -708,14 +730,14 @@ for i = 1, #wakes do
   if somebody_waits(tenant, item) then
     local id = "wake/" .. tenants[tenant] .. "/" .. item
     jobs[#jobs + 1] = id
-    jobs[#jobs + 1] = digits(next_number()) .. " wake\0" .. tenants[tenant] .. "\0" .. item .. "\0" .. reason .. "\0" .. why
+    jobs[#jobs + 1] = format(INTEGER, next_number()) .. " wake\0" .. tenants[tenant] .. "\0" .. item .. "\0" .. reason .. "\0" .. why
     timer_changes["job/" .. id] = now
   end
 end
 
 -- ----------------------------------------------------------------------------------------------- and only now: write
 
-call("HSET", KEYS[1], "sequence", digits(sequence))
+call("HSET", KEYS[1], "sequence", text_of[sequence])
 
 write_groups(account_groups, accounts_key, function(a)
   if not used_before[a] then
@@ -723,19 +745,21 @@ write_groups(account_groups, accounts_key, function(a)
   elseif used[a] == 0 and reserved[a] == 0 and value[a] < 0 and notices[a] == 0 then
     return false
   end
-  return digits(used[a]) .. " " .. digits(reserved[a]) .. " " .. digits(value[a]) .. " " .. digits(overage[a]) .. " " ..
-    digits(raised[a]) .. " " .. digits(notices[a])
+  return text_of[used[a]] .. " " .. text_of[reserved[a]] .. " " .. text_of[value[a]] .. " " .. text_of[overage[a]] .. " " ..
+    text_of[raised[a]] .. " " .. text_of[notices[a]]
 end)
 
 write_groups(record_groups, declared_key, function(record)
   return record_text[record]
 end)
 
-write_groups(waiting_groups, declared_key, function(w)
-  if waiting_changed[w] then
-    return waiting[w]
+for w in pairs(waiting_is_new) do
+  if waiting[w] then
+    call("HSET", KEYS[waiting_key[w]], waiting_who[w], waiting[w])
+  else
+    call("HDEL", KEYS[waiting_key[w]], waiting_who[w])
   end
-end)
+end
 
 -- Writes members that are present or not: `add(list, member, present)` appends what the command wants to know of one.
 local function write_members(key, members, add_command, add, drop_command)
@@ -756,7 +780,7 @@ local function add_member(list, member)
 end
 
 local function add_scored(list, member, score)
-  list[#list + 1] = score == true and "0" or digits(score)
+  list[#list + 1] = score == true and "0" or text_of[score]
   list[#list + 1] = member
 end
 
@@ -774,7 +798,7 @@ call_in_chunks("HSET", KEYS[5], jobs)
 local positions = {}
 for source in pairs(moved) do
   positions[#positions + 1] = sources[source]
-  positions[#positions + 1] = digits(last_position[source])
+  positions[#positions + 1] = text_of[last_position[source]]
 end
 call_in_chunks("HSET", KEYS[2], positions)
 

@@ -30,7 +30,7 @@ from service.ledger.validity import refuse_invalid
 
 # One call holds Redis for about 10 ms at most: see README.md for the measurement.
 TRANSACTIONS_PER_CALL_MAX = 500
-WORK_PER_CALL_MAX = 30_000  # integers of the program
+WORK_PER_CALL_MAX = 40_000  # see Call.work
 READ_MAX = 1000  # records of one call
 
 _pack = msgspec.msgpack.Encoder().encode
