@@ -25,9 +25,9 @@ from service.handlers.engine import Engine
 from service.handlers.work import Arrival
 from service.ledger import keys
 from service.ledger.client import Client
-from service.ledger.encode import NEVER, Call
+from service.ledger.encode import Call
 from service.ledger.redis_ledger import TRANSACTIONS_PER_CALL_MAX, WORK_PER_CALL_MAX, RedisLedger
-from service.ledger.transaction import Outcome, Transaction
+from service.ledger.transaction import Outcome, OutcomeKind, Transaction
 from service.transport import reading
 
 SHARDS = 64
@@ -153,15 +153,14 @@ def encoding_seconds(kept: Sequence[Kept]) -> float:
     """What encoding costs, measured by doing it once more."""
     began = time.perf_counter()
     for shard, transactions in kept:
-        first = 0
-        while first < len(transactions):
-            call = Call(shard, first + 1, lambda _key, _number: NEVER)
-            for transaction in transactions[first : first + TRANSACTIONS_PER_CALL_MAX]:
-                call.add(transaction)
-                if call.work > WORK_PER_CALL_MAX:
-                    break
+        answered: list[Outcome] = []
+        while len(answered) < len(transactions):
+            call = Call(shard, transactions, answered)
+            most = min(TRANSACTIONS_PER_CALL_MAX, len(transactions) - len(answered))
+            while call.count < most and call.work <= WORK_PER_CALL_MAX:
+                call.add()
             call.encode(0, 80, ())
-            first += call.count
+            answered += [Outcome(OutcomeKind.CONFLICT)] * call.count
     return time.perf_counter() - began
 
 
