@@ -22,6 +22,7 @@ from service.ledger.outbox import Entry, Facts, Notice, UsageChanged
 from service.ledger.snapshot import Snapshot
 from service.ledger.transaction import (
     QUANTITY_MAX,
+    SILENT_PREFIX,
     Account,
     Attempt,
     Denial,
@@ -335,7 +336,8 @@ class _Batch:
     def announce_usage(self) -> None:
         for key, before in self.before.items():
             now = self.account(key)
-            if (now.used, now.reserved) != (before.used, before.reserved):
+            silent = key[1].startswith(SILENT_PREFIX)
+            if not silent and (now.used, now.reserved) != (before.used, before.reserved):
                 self.state.outbox.append(self.usage(key, now))
 
     def usage(self, key: AccountKey, account: Account) -> UsageChanged:
