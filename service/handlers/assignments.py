@@ -173,13 +173,11 @@ def _attempts(draft: Draft, placement: Placement, now: Workload, candidates: Seq
 def _blocked(draft: Draft, placement: Placement, now: Workload, candidates: Sequence[rules.Candidate]) -> _Way:
     """Nothing new is acquired on or below a disabled or suspended tenant; releases go on.
 
-    The way whose base is held already is as good as the preferred one, which could not be had.
+    Who holds the second best waits too: once the tenant may acquire again, it is due the best.
     """
-    held = next((each for each in candidates if now.holding.keys() >= set(each.items)), None)
-    first = held or candidates[0]
-    wanted = (*first.items, *first.packs)
-    missing = {item: 1 for item in wanted if item not in now.holding}
-    kept = {item: 1 for item in wanted if item in now.holding} if held else _kept(draft, placement, now, candidates)
+    first = candidates[0]
+    missing = {item: 1 for item in (*first.items, *first.packs) if item not in now.holding}
+    kept = _kept(draft, placement, now, candidates)
     if not missing:
         return _Way(kept, first.uncovered, _shown(first.denials), {}, ())
     return _Way(kept, first.uncovered, (*_shown(first.denials), *disabled_denials(placement)), missing, ())
