@@ -1,8 +1,7 @@
 """The composition root: from the settings to everything that runs, and back down in order.
 
-:func:`open_core` is what every command needs: the catalogue, the ledger and the board. :class:`Service` is what `serve`
-runs on top of it; each part of it is a task, and one that fails ends the process, so that whatever watches over it can
-start it again.
+:class:`Service` is what `serve` runs on top of core.py. Each part of it is a task, and one that fails ends the process,
+so that whatever watches over it can start it again.
 """
 
 from __future__ import annotations
@@ -15,28 +14,25 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from schemas.asyncapi import asyncapi_document
-from service import catalog, http
-from service import settings as configuration
-from service.catalog import Catalog
-from service.handlers.engine import Engine, Observer, Options
-from service.ledger.client import Client
+from service import http
+from service.core import Core, open_core, options
+from service.handlers.engine import Engine
 from service.ledger.errors import LedgerUnavailable
 from service.ledger.redis_ledger import RedisLedger
 from service.settings import Settings
 from service.transport import connection, health, membership, observed, offsets, topics
-from service.transport.board import Board
 from service.transport.consumer import Consumer
 from service.transport.gate import Gate
 from service.transport.health import Health
-from service.transport.incarnation import Guard, Incarnations, guard_connections
+from service.transport.incarnation import Guard, Incarnations
 from service.transport.membership import Leases, Member, Membership
 from service.transport.metrics import Metrics
 from service.transport.pipeline import Pipeline
@@ -55,42 +51,6 @@ log = structlog.get_logger(__name__)
 
 class StartError(Exception):
     """The service cannot start as things are; one sentence for the person who starts it."""
-
-
-class Core(NamedTuple):
-    """What every part and every command is built on."""
-
-    settings: Settings
-    catalog: Catalog
-    ledger: RedisLedger
-    board: Board
-
-    def engine(self, observer: Observer | None = None) -> Engine:
-        """An engine on this ledger."""
-        return Engine(self.ledger, self.catalog, options(self.settings), observer)
-
-
-def options(settings: Settings) -> Options:
-    """What the engine is told by the settings."""
-    return Options(unknown_tenant_wait_seconds=settings.unknown_tenant_wait_seconds, topic_prefix=settings.topic_prefix)
-
-
-@asynccontextmanager
-async def open_core(settings: Settings, guard: Guard | None = None) -> AsyncIterator[Core]:
-    """The catalogue, and connections to the ledger, which are made at the first call.
-
-    Raises ``SettingsError`` and ``CatalogError``.
-    """
-    _, redis_url = configuration.require_servers(settings)
-    loaded = catalog.load(settings.catalog_file)
-    client = Client.connect(redis_url, cluster=settings.redis_cluster)
-    if guard is not None:
-        guard_connections(client, guard)
-    ledger = RedisLedger(client, settings.shards, almost_reached_percent=settings.almost_reached_percent)
-    try:
-        yield Core(settings, loaded, ledger, Board(client))
-    finally:
-        await client.close()
 
 
 async def serve(settings: Settings, roles: frozenset[str], report: Callable[[dict[str, Any]], None]) -> None:

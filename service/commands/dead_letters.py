@@ -70,25 +70,26 @@ def _print(outcomes: Sequence[Sent], *, dry_run: bool) -> None:
 
 
 async def _read(settings: Settings, everything: bool, limit: int) -> list[DeadLetter]:
-    from service import app
+    from service import core
 
-    async with app.open_core(settings) as core, topics.administration(settings) as client:
+    async with core.open_core(settings) as opened, topics.administration(settings) as client:
         await topics.require(settings, client)
-        return await dead_letters.read(settings, client, core.board, everything=everything, newest=limit)
+        return await dead_letters.read(settings, client, opened.board, everything=everything, newest=limit)
 
 
 async def _redrive(
     settings: Settings, codes: Sequence[str], ids: Sequence[str], limit: int, *, dry_run: bool
 ) -> list[Sent]:
-    from service import app
+    from service import core
 
-    async with app.open_core(settings) as core, topics.administration(settings) as client:
+    async with core.open_core(settings) as opened, topics.administration(settings) as client:
         await topics.require(settings, client)
         # Those that were sent again before are sent once more only where they are named.
-        letters = await dead_letters.read(settings, client, core.board, everything=bool(ids), values=True, newest=limit)
+        notes, named = opened.board, bool(ids)
+        letters = await dead_letters.read(settings, client, notes, everything=named, values=True, newest=limit)
         known = {letter.id for letter in letters}
         missing = [name for name in ids if name not in known]
         if missing:
             raise CommandError(f"There is no dead letter {', '.join(missing)}.")
         chosen = [each for each in letters if (not codes or each.code in codes) and (not ids or each.id in ids)]
-        return await dead_letters.redrive(settings, client, core.board, chosen, dry_run=dry_run)
+        return await dead_letters.redrive(settings, client, notes, chosen, dry_run=dry_run)

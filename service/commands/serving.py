@@ -66,12 +66,12 @@ def status(wait_idle: WaitIdle = None, json: Json = False) -> None:
 
 
 async def _look(settings: Settings, wait_idle: float | None) -> tuple[dict[str, Any], bool]:
-    from service import app
+    from service import core
     from service.transport import status
 
     async with (
-        app.open_core(settings) as core,
-        status.observatory(settings, core.ledger, core.board) as observatory,
+        core.open_core(settings) as opened,
+        status.observatory(settings, opened.ledger, opened.board) as observatory,
     ):
         seen = await observatory.read() if wait_idle is None else await observatory.wait_idle(wait_idle)
         seen.dead_letters = await observatory.count_dead_letters()

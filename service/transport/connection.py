@@ -5,8 +5,6 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
-
 from service import settings as configuration
 from service.settings import Settings
 
@@ -34,24 +32,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,
             "sasl_plain_username": settings.kafka_sasl_username,
-            "sasl_plain_password": _password(settings),
+            "sasl_plain_password": password(settings),
         }
     return options
-
-
-def broker_security(settings: Settings) -> BaseSecurity | None:
-    """The same for FastStream, which has types of its own for it."""
-    context = tls_context(settings) if uses_tls(settings) else None
-    if not settings.kafka_security_protocol.startswith("SASL"):
-        return BaseSecurity(ssl_context=context) if context else None
-    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-    kind = kinds[settings.kafka_sasl_mechanism or "PLAIN"]
-    return kind(
-        username=settings.kafka_sasl_username or "",
-        password=_password(settings),
-        ssl_context=context,
-        use_ssl=context is not None,
-    )
 
 
 def uses_tls(settings: Settings) -> bool:
@@ -67,5 +50,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _password(settings: Settings) -> str:
+def password(settings: Settings) -> str:
+    """The password, in the clear."""
     return settings.kafka_sasl_password.get_secret_value() if settings.kafka_sasl_password else ""

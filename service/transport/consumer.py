@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.message import StreamMessage
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from service import settings as configuration
 from service.settings import Settings
@@ -126,7 +127,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             client_id=connection.CLIENT_ID,
             request_timeout_ms=connection.REQUEST_TIMEOUT_MS,
             metadata_max_age_ms=connection.METADATA_MAX_AGE_MS,
-            security=connection.broker_security(self._settings),
+            security=_security(self._settings),
             consumer_only=True,
             allow_auto_create_topics=False,
             apply_types=False,
@@ -169,6 +170,21 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         if not self._reachable:
             log.info("the consumer group is joined again")
         self._reachable = True
+
+
+def _security(settings: Settings) -> BaseSecurity | None:
+    """Encryption and credentials in FastStream's own types."""
+    context = connection.tls_context(settings) if connection.uses_tls(settings) else None
+    if not settings.kafka_security_protocol.startswith("SASL"):
+        return BaseSecurity(ssl_context=context) if context else None
+    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+    kind = kinds[settings.kafka_sasl_mechanism or "PLAIN"]
+    return kind(
+        username=settings.kafka_sasl_username or "",
+        password=connection.password(settings),
+        ssl_context=context,
+        use_ssl=context is not None,
+    )
 
 
 async def _as_it_is(records: tuple[ConsumerRecord, ...]) -> StreamMessage[Any]:

@@ -119,6 +119,7 @@ class Leases:
         self._clock = clock
         self._number = 0
         self._until: dict[int, float] = {}
+        self._void: list[str] = []  # names under which shards may still be held
         self.changed = asyncio.Event()
 
     @property
@@ -142,34 +143,41 @@ class Leases:
 
     async def renew(self, wanted: set[int]) -> None:
         """Give back what belongs to others now, and take or renew what belongs here. Raises ``LedgerUnavailable``."""
+        await self._clear_up()
         given_up = [shard for shard in self._until if shard not in wanted]
         for shard in given_up:
             del self._until[shard]
         if given_up:
             await self._ledger.release(self._name, given_up, self.holder)
-        began = self._clock()
-        before = dict(self._until)
+        number, before, began = self._number, dict(self._until), self._clock()
         got = await self._ledger.lease(self._name, sorted(wanted), self.holder, self._ttl_ms) if wanted else set()
-        ended = self._clock()
-        if any(until <= ended for until in before.values()):
-            log.warning("leases had run out", lease=self._name, shards=len(got))
-            old = self.holder
+        if any(until <= self._clock() for until in before.values()):
+            log.warning("leases had run out", lease=self._name, shards=len(before))
             self.start_over()
-            await self._ledger.release(self._name, sorted(got), old)
-            return
+        if number != self._number:
+            return  # what was got is void, and is given back the next time
         self._until = dict.fromkeys(got, began + self._ttl_ms / 1000)
         if set(before) != got or given_up:
             self.changed.set()
 
+    async def _clear_up(self) -> None:
+        """Give back what was held under earlier names, so that it need not run out before it can be taken again."""
+        while self._void:
+            holder = self._void[0]
+            await self._ledger.release(self._name, range(self._ledger.shards), holder)
+            self._void.remove(holder)
+
     async def release(self) -> None:
         """Give everything back."""
         shards = list(self._until)
+        await self._clear_up()
         self._until.clear()
         if shards:
             await self._ledger.release(self._name, shards, self.holder)
 
     def start_over(self) -> None:
         """Rely on nothing that was held, and go on under another name: what was begun under the old one is void."""
+        self._void.append(self.holder)
         self._number += 1
         self._until.clear()
 

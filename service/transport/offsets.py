@@ -21,6 +21,8 @@ async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     )
     try:
         await consumer.start()
+        # Asked for one by one, as the client does by itself, each topic would cost a tenth of a second.
+        await consumer._client.set_topics(list(topics.wanted(settings)))
         yield consumer
     finally:
         await consumer.stop()

@@ -20,6 +20,7 @@ from service.transport.board import Board
 from service.transport.membership import Member
 
 LOOK_SECONDS = 0.1
+SHARDS_AT_ONCE = 8
 JOB_PREFIX = "job/"  # timers of what was accepted and is not finished
 
 
@@ -57,9 +58,18 @@ class Observatory:
         in one pass, nothing is under way.
         """
         lag = await offsets.lag(self._settings, self._client, self._consumer)
-        timers = await asyncio.gather(*(self._ledger.timers(shard, JOB_PREFIX) for shard in range(self._ledger.shards)))
+        delayed = await self._count_jobs()
         depths = await self._ledger.outbox_depths()
-        return Status(lag, sum(depths.values()), sum(map(len, timers)), {}, await self.instances())
+        return Status(lag, sum(depths.values()), delayed, {}, await self.instances())
+
+    async def _count_jobs(self) -> int:
+        """What was accepted and is not finished. A few at a time, as each one takes a connection."""
+        count = 0
+        for first in range(0, self._ledger.shards, SHARDS_AT_ONCE):
+            shards = range(first, min(first + SHARDS_AT_ONCE, self._ledger.shards))
+            timers = await asyncio.gather(*(self._ledger.timers(shard, JOB_PREFIX) for shard in shards))
+            count += sum(map(len, timers))
+        return count
 
     async def instances(self) -> list[Member]:
         """The living instances."""
