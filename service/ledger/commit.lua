@@ -1,13 +1,14 @@
 -- commit: applies a batch of transactions to one shard, each whole or not at all, in one atomic step.
 -- What is right is said by reference.py, in plain words; this is the same, made for speed.
 --
--- KEYS     meta, positions, timers, outbox, hash of the jobs; two of each tenant (hash of its accounts, zset of who waits
---          there); hashes of records, hashes of who waits, index sets, idempotency keys, by the numbers in the program.
---          Every key is declared: one that is not, and that a slot migration has moved away, would read as empty.
+-- KEYS     meta, positions, timers, outbox, hash of the jobs; two of each tenant (hash of its accounts, zset of who
+--          waits there); hashes of records, hashes of who waits, index sets, idempotency keys, by the numbers in the
+--          program. Every key is declared: one that is not, and that a slot migration has moved away, would read as
+--          empty.
 -- ARGV[1]  the program, a msgpack array: see the line that takes it apart, and `ops`.
 -- ARGV[i]  payloads of records and facts of announcements: opaque bytes, never decoded here.
 -- ops      all transactions as one flat array of integers (a table for each would cost more than the decisions).
---          Everything is numbered from 1; 0 is no source, key, tags; -1 no value, overage, time; `n x*` is a count and a list.
+--          Numbers count from 1; 0 is no source, key, tags; -1 no value, overage, time; `n x*` is a count and a list.
 --            transaction  end source position idempotency check_only cause tags n (record version)*
 --                         n (account used reserved)* n attempt*
 --            attempt      end part* 0, where a part is its code and, in the order of the codes:
@@ -24,8 +25,8 @@
 --          applied, else -1 denied, -2 duplicate, -3 conflict, -4 stalled, -5 overflow. Details, where there are any:
 --          "number NUL version NUL attempt NUL denials of attempt 0 NUL denials of attempt 1 ..."; attempt -1 for none.
 -- Errors   "LEDGER|number|sentence|": the batch is refused whole, and nothing has changed.
--- Order    Read everything; decide everything on the copies read; only then write. Lua does not roll back: what can fail
---          comes before the first write, and the first write needs memory, so that a full server refuses it at once.
+-- Order    Read everything; decide everything on the copies read; only then write. Lua does not roll back: what can
+--          fail comes before the first write, and the first write needs memory, so that a full server refuses it.
 
 local QUANTITY_MAX = 9007199254740991 -- 2^53 - 1
 local NEVER = 9007199254740992 -- a version that no record has
@@ -38,10 +39,11 @@ local ALMOST_REACHED, REACHED, EXCEEDED = 1, 2, 4
 local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
-local KEYS, ARGV, call, format, match, min, max = KEYS, ARGV, redis.call, string.format, string.match, math.min, math.max
-local now, percent, transaction_count, first_tenant_key, first_index_key, first_idempotency_key, idempotency_count, ops, texts,
-  tags, tenants, sources, stalled_sources, record_groups, account_groups, waiting_key, waiting_who, waiting_tenant =
-  unpack(cmsgpack.unpack(ARGV[1]))
+local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global
+local format, match, concat, min, max = string.format, string.match, table.concat, math.min, math.max
+local now, percent, transaction_count, first_tenant_key, first_index_key, first_idempotency_key, idempotency_count,
+  ops, texts, tags, tenants, sources, stalled_sources, record_groups, account_groups,
+  waiting_key, waiting_who, waiting_tenant = unpack(cmsgpack.unpack(ARGV[1]))
 
 -- Numbers and their texts, each converted once: most of them come again and again. Lua's own conversion gives up at 14
 -- digits. %d takes half the time of %.0f, where a C long has 64 bits.
@@ -167,7 +169,7 @@ local waiting = setmetatable({}, { __index = function(known, w)
   return text
 end })
 
--- ------------------------------------------------------------------------------------------- what the batch makes of it
+-- ------------------------------------------------------------------------------------ what the batch makes of it
 
 local answer, details, decided = {}, {}, false
 local stalled, moved, outcome_is_new = {}, {}, {}
@@ -175,7 +177,8 @@ local record_text = {} -- of records that change; false where one is deleted
 local touched, used_before, reserved_before, cause_of, roomier, tag_of = {}, {}, {}, {}, {}, {}
 local waiting_is_new, index_changes, timer_changes, queue_changes = {}, {}, {}, {}
 local wakes, wake_of, outbox = {}, {}, {}
-local number, cause, refusals, version_now, same_reasons -- of the present transaction; refusals: of its refused attempts
+local number, cause, version_now, same_reasons -- of the present transaction
+local refusals -- the denials of its refused attempts
 
 for i = 1, #stalled_sources do
   stalled[stalled_sources[i]] = true
@@ -195,14 +198,15 @@ end
 -- ---- whether limits allow an attempt
 
 local function denial(before, a, cap, used_then, requested)
-  local row = tenants[account_tenant[a]] .. "\1" .. account_item[a] .. "\1" .. text_of[cap] .. "\1" .. text_of[used_then] .. "\1" ..
-    text_of[requested]
+  local tenant, item = tenants[account_tenant[a]], account_item[a]
+  local row = concat({ tenant, item, text_of[cap], text_of[used_then], text_of[requested] }, "\1")
   return before and before .. "\2" .. row or row
 end
 
 local function refuse_impossible(a, u, r)
-  refuse(number, "used " .. text_of[u] .. " and reserved " .. text_of[r] .. " cannot be for item " .. account_item[a] ..
-    " of tenant " .. tenants[account_tenant[a]] .. ", where they were " .. text_of[used[a]] .. " and " .. text_of[reserved[a]])
+  local found = text_of[u] .. " and reserved " .. text_of[r] .. " cannot be for item " .. account_item[a]
+  local known = ", where they were " .. text_of[used[a]] .. " and " .. text_of[reserved[a]]
+  refuse(number, "used " .. found .. " of tenant " .. tenants[account_tenant[a]] .. known)
 end
 
 -- Weighs the takes at p: what refuses them, whether a sum would be too large, whether one alone is; where they end.
@@ -277,9 +281,9 @@ end
 
 local function notice(a, name)
   notices[a] = notices[a] + 1
-  outbox[#outbox + 1] = "N\0" .. format(INTEGER, next_number()) .. "\0" .. text_of[now] .. "\0" .. tenants[account_tenant[a]] .. "\0" ..
-    account_item[a] .. "\0" .. name .. "\0" .. text_of[used[a]] .. "\0" .. text_of[value[a]] .. "\0" .. text_of[overage[a]] .. "\0" ..
-    text_of[percent] .. "\0" .. text_of[notices[a]] .. "\0" .. cause
+  local revision, tenant, item = format(INTEGER, next_number()), tenants[account_tenant[a]], account_item[a]
+  outbox[#outbox + 1] = concat({ "N", revision, text_of[now], tenant, item, name, text_of[used[a]], text_of[value[a]],
+    text_of[overage[a]], text_of[percent], text_of[notices[a]], cause }, "\0")
 end
 
 local function raise_notices(a)
@@ -392,7 +396,7 @@ local function change_queues(places, since, w, present)
     local tenant, item = match(list[i], "^([^\1]*)\1(.*)$")
     local t = tenant_number[tenant]
     if t then -- else its queue is not declared: the entry stays, leads nowhere, and whoever meets it forgets it
-      local member = item .. "\0" .. format("%016.0f", since) .. "\0" .. tenants[waiting_tenant[w]] .. "\0" .. waiting_who[w]
+      local member = concat({ item, format("%016.0f", since), tenants[waiting_tenant[w]], waiting_who[w] }, "\0")
       change(queue_changes, t, member, present)
     end
   end
@@ -498,7 +502,7 @@ parts[WAIT] = function(p)
   end
   local denials, behind = denials_at(p + 2 * ops[p] + 1)
   rows[#rows + 1] = denials
-  local places = indexed and table.concat(places_in(table.concat(rows, "\2")), "\2") or ""
+  local places = indexed and concat(places_in(concat(rows, "\2")), "\2") or ""
   same_reasons = start_waiting(w, static, places, denials)
   return behind
 end
@@ -558,8 +562,8 @@ local function is_as_expected(p)
   return true, last + 1
 end
 
--- Tries the attempts at p one after the other. The number of the first that nothing refuses, and what apply() needs of it;
--- -1 where all are refused; OVERFLOW.
+-- Tries the attempts at p one after the other. The number of the first that nothing refuses, and what apply() needs of
+-- it; -1 where all are refused; OVERFLOW.
 local function choose(p)
   local attempts = ops[p]
   p = p + 1
@@ -655,7 +659,7 @@ local function decide(p)
     end
   end
   if refusals or idempotency > 0 then
-    local outcome = text_of[attempt] .. (refusals and "\0" .. table.concat(refusals, "\0") or "")
+    local outcome = text_of[attempt] .. (refusals and "\0" .. concat(refusals, "\0") or "")
     if refusals then
       details[#details + 1] = text_of[number] .. "\0" .. text_of[version_now] .. "\0" .. outcome
     end
@@ -688,9 +692,10 @@ for i = 1, #touched do
   local a = touched[i]
   if used[a] ~= used_before[a] or reserved[a] ~= reserved_before[a] then
     local tenant = account_tenant[a]
-    outbox[#outbox + 1] = "U\0" .. format(INTEGER, next_number()) .. "\0" .. text_of[now] .. "\0" .. tenants[tenant] .. "\0" ..
-      account_item[a] .. "\0" .. text_of[used[a]] .. "\0" .. text_of[reserved[a]] .. "\0" .. text_of[value[a]] .. "\0" ..
-      text_of[overage[a]] .. "\0" .. (tag_of[tenant] or "") .. "\0" .. cause_of[a]
+    -- Joined by operators, as these are many and a table for each would cost.
+    outbox[#outbox + 1] = "U\0" .. format(INTEGER, next_number()) .. "\0" .. text_of[now] .. "\0" .. tenants[tenant] ..
+      "\0" .. account_item[a] .. "\0" .. text_of[used[a]] .. "\0" .. text_of[reserved[a]] .. "\0" ..
+      text_of[value[a]] .. "\0" .. text_of[overage[a]] .. "\0" .. (tag_of[tenant] or "") .. "\0" .. cause_of[a]
   end
 end
 
@@ -704,7 +709,8 @@ local function somebody_waits(tenant, item)
       dropped = dropped + 1
     end
   end
-  local found = call("ZRANGEBYLEX", queue_key(tenant), "[" .. prefix, "(" .. item .. "\1", "LIMIT", "0", text_of[dropped + 1])
+  local from, to, most = "[" .. prefix, "(" .. item .. "\1", text_of[dropped + 1]
+  local found = call("ZRANGEBYLEX", queue_key(tenant), from, to, "LIMIT", "0", most)
   for i = 1, #found do
     if changes[found[i]] == nil then
       return true
@@ -730,7 +736,8 @@ for i = 1, #wakes do
   if somebody_waits(tenant, item) then
     local id = "wake/" .. tenants[tenant] .. "/" .. item
     jobs[#jobs + 1] = id
-    jobs[#jobs + 1] = format(INTEGER, next_number()) .. " wake\0" .. tenants[tenant] .. "\0" .. item .. "\0" .. reason .. "\0" .. why
+    local payload = concat({ "wake", tenants[tenant], item, reason, why }, "\0")
+    jobs[#jobs + 1] = format(INTEGER, next_number()) .. " " .. payload
     timer_changes["job/" .. id] = now
   end
 end
@@ -745,8 +752,8 @@ write_groups(account_groups, accounts_key, function(a)
   elseif used[a] == 0 and reserved[a] == 0 and value[a] < 0 and notices[a] == 0 then
     return false
   end
-  return text_of[used[a]] .. " " .. text_of[reserved[a]] .. " " .. text_of[value[a]] .. " " .. text_of[overage[a]] .. " " ..
-    text_of[raised[a]] .. " " .. text_of[notices[a]]
+  return text_of[used[a]] .. " " .. text_of[reserved[a]] .. " " .. text_of[value[a]] .. " " .. text_of[overage[a]] ..
+    " " .. text_of[raised[a]] .. " " .. text_of[notices[a]]
 end)
 
 write_groups(record_groups, declared_key, function(record)

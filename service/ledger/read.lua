@@ -1,4 +1,4 @@
--- read: fields of many hashes of one shard, in one command (a client takes longer over a reply than Redis over a field).
+-- read: fields of many hashes of one shard, in one command: a client takes longer over a reply than Redis over a field.
 -- KEYS     the hashes. ARGV[1]: a msgpack array, the fields wanted of each.
 -- Answer   for each hash the values, in that order; nil for a field that is not there.
 local wanted, answer = cmsgpack.unpack(ARGV[1]), {}

@@ -67,11 +67,6 @@ class RedisLedger:
     def shards(self) -> int:
         return self._shards
 
-    @property
-    def client(self) -> Client:
-        """The servers themselves."""
-        return self._client
-
     async def close(self) -> None:
         """Let go of every connection."""
         await self._client.close()

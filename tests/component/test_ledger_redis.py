@@ -294,12 +294,18 @@ async def test_a_full_redis_changes_nothing_and_says_that_it_is_full(client: Cli
     assert (await ledger.commit(0, [taking(1)], NOW_MS))[0].kind is OutcomeKind.APPLIED
 
 
-async def test_a_redis_that_has_forgotten_its_scripts_learns_them_again(any_ledger: Ledger) -> None:
-    await any_ledger.commit(0, [taking(1)], NOW_MS)
-    if isinstance(any_ledger, RedisLedger):
-        await any_ledger.client.of_each_master("SCRIPT FLUSH")
-    assert (await any_ledger.commit(0, [taking(1)], NOW_MS))[0].kind is OutcomeKind.APPLIED
-    assert await any_ledger.lease("relay", range(SHARDS), "me", 1000) == set(range(SHARDS))
+@pytest.fixture(params=["client", "cluster_client"])
+def any_client(request: pytest.FixtureRequest) -> Client:
+    client: Client = request.getfixturevalue(request.param)
+    return client
+
+
+async def test_a_redis_that_has_forgotten_its_scripts_learns_them_again(any_client: Client) -> None:
+    ledger = RedisLedger(any_client, SHARDS)
+    await ledger.commit(0, [taking(1)], NOW_MS)
+    await any_client.of_each_master("SCRIPT FLUSH")
+    assert (await ledger.commit(0, [taking(1)], NOW_MS))[0].kind is OutcomeKind.APPLIED
+    assert await ledger.lease("relay", range(SHARDS), "me", 1000) == set(range(SHARDS))
 
 
 async def test_a_shard_that_moves_to_another_master_is_found_there(
