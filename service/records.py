@@ -112,8 +112,8 @@ class Workload(msgspec.Struct, frozen=True, array_like=True):
     """A workload: what was said of it, and what it holds. Without a type it is not registered (yet, or any longer).
 
     ``holding`` says of each item when it was acquired (Unix milliseconds); a workload holds one unit of it. ``gauges``
-    are the bytes reported, by gauge; ``counted`` where they are counted, by item. ``announced`` numbers what has been
-    announced of it. News of plans and usage from before ``removed_at_us`` count for nothing.
+    are the bytes reported, by gauge; ``counted`` where they are counted, by item. ``announced`` numbers the changes
+    that have been announced of it. News of plans and usage from before ``removed_at_us`` count for nothing.
     """
 
     type: str | None = None

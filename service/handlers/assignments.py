@@ -264,7 +264,7 @@ class _Change:
             announced += 1
             step.emit.append(self._changed(reason, announced))
         if self.waits:
-            announced += 1
+            # Not counted: whether it is announced at all, only the ledger knows, and looking twice must not show.
             step.wait = self._wait()
             step.emit.append(self._denied(announced))
         elif self.now.waiting:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from service import records
 from service.handlers import announcements
 from service.handlers.draft import Draft, Step
-from service.ledger.transaction import SILENT_PREFIX, Emission, Limit, Take
+from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Limit, Place, Take, Wake
 from service.records import Items, ItemState
 from service.rules import tenants as tenant_rules
 
@@ -41,7 +41,12 @@ def apply(
     *,
     parent: str | None = None,
 ) -> None:
-    """Write a tenant's items: the record, the limits, what is counted above, the announcements."""
+    """Write a tenant's items: the record, the limits, what is counted above, the announcements.
+
+    Who waits there is looked at again, also where items were disabled: what is missing may be something else now.
+    """
+    if any(after.status != before.states.get(name, OFF).status for name, after in changes.items()):
+        step.wake.append(Wake(Place(tenant, ANY_ITEM), "offering_item"))
     step.put.append((records.items_key(tenant), before.changed(changes)))
     if parent is None:
         found = draft.tenant(tenant)

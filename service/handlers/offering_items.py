@@ -18,7 +18,7 @@ from service.handlers.draft import Draft, View
 from service.handlers.moves import LookJob
 from service.handlers.stepping import Frame, put_job
 from service.handlers.work import RefusedError, Work, path_keys, placement_of
-from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Place, RecordKey, Wake
+from service.ledger.transaction import SILENT_PREFIX, Place, RecordKey
 from service.records import Items, ItemState
 from service.rules import assignment, facets, quotas
 from service.rules import tenants as tenant_rules
@@ -168,8 +168,6 @@ def _write(
     elif off:
         step.idle.extend(Place(tenant, name) for name in off)
         step.idle.extend(Place(tenant, SILENT_PREFIX + name) for name in off)
-    if after.enabled - before.enabled:
-        step.wake.append(Wake(Place(tenant, ANY_ITEM), "offering_item"))
     if _concerns_the_settled(draft, tenant, before, after):
         look = LookJob(tenant, "offering_item", work.cause.id, work.cause.traceparent)
         put_job(step, f"look/{tenant}", look, draft.now_ms)

@@ -1,0 +1,383 @@
+"""What must hold whatever happens: random histories of tenants, items, plans, workloads and reservations.
+
+The same history, delivered twice, shuffled between its facets and cut into any batches, ends in the same state where
+no limit binds; with limits, the invariants of docs/design.md 6 hold after every batch; and a call to the ledger that
+fails, before or after it was carried out, changes neither the state nor what is announced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service import records
+from service.handlers.announcements import MESSAGE_REJECTED
+from service.handlers.work import Arrival
+from service.ledger.errors import LedgerUnavailable
+from service.ledger.outbox import Facts
+from service.ledger.reference import ReferenceLedger
+from service.ledger.transaction import SILENT_PREFIX, Outcome, RecordKey, Transaction
+from service.records import Reservation, Workload
+from tests.unit.handlers.world import CATALOG, World
+
+BASES = ("pw_base_workstations", "pw_base_servers", "pw_base_vms")
+PACKS = ("pw_pack_adv_management", "pw_pack_adv_security", "pw_pack_adv_security_edr")
+BYTES = ("pw_base_storage", "local_storage")
+ITEMS = (*BASES, *PACKS, *BYTES)
+FEATURES = ("backup.files", "management.patch_management", "security.url_filtering", "security.edr")
+TYPES = ("workstation", "server", "vm", "mobile")
+CUSTOMERS = ("cust", "shop")
+WITH_WORKLOADS = (*CUSTOMERS, "unit")  # the unit is the first customer's
+PARENTS = {"dist": "root", "msp": "dist", "cust": "msp", "shop": "dist", "unit": "cust"}
+KINDS = {"dist": "partner", "msp": "partner", "cust": "customer", "shop": "customer", "unit": "unit"}
+WORKLOADS = ("w1", "w2", "w3")
+PLANS = ("p1", "p2")
+
+
+class Said(NamedTuple):
+    """An event of a history; ``time`` orders what is said of one facet."""
+
+    name: str
+    tenant: str
+    data: dict[str, Any]
+    facet: str
+    time: int
+
+
+# --- histories
+
+
+def tree() -> list[Said]:
+    """The tenants, and the items of those above the customers: everything else needs them."""
+    made = [Said("tenant.upserted", name, tenant_data(name), name, 0) for name in PARENTS]
+    items = {"items": [{"name": item, "status": 1} for item in ITEMS]}
+    return made + [Said("offering_items.set", name, items, f"{name}/items", 0) for name in ("dist", "msp")]
+
+
+def tenant_data(name: str, **more: Any) -> dict[str, Any]:
+    return {"parent_id": PARENTS[name], "kind": KINDS[name], "name": name, **more}
+
+
+class Author:
+    """Writes histories: random events, each of one facet, with a clock of their own."""
+
+    def __init__(self, chance: random.Random, *, limits: bool) -> None:
+        self.random = chance
+        self.limits = limits
+        self.time = 0
+
+    def history(self, length: int) -> list[Said]:
+        said = [event for _ in range(length) for event in self.something()]
+        enabled = [Said("tenant.upserted", name, tenant_data(name), name, self.tick()) for name in WITH_WORKLOADS]
+        return said if self.limits else said + enabled
+
+    def tick(self) -> int:
+        self.time += 1
+        return self.time
+
+    def something(self) -> Iterator[Said]:
+        one = self.random.choice
+        kind = self.random.choices(
+            (self.register, self.remove, self.report, self.save, self.delete, self.link, self.item, self.tenant),
+            (6, 2, 3, 4, 1, 8, 6, 1),
+        )[0]
+        if self.limits and self.random.random() < 0.2:
+            kind = self.reserve
+        yield from kind(one(WITH_WORKLOADS), one(WORKLOADS), one(PLANS))
+
+    def register(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
+        about = {"os": "desktop", "virtual": True} if self.random.random() < 0.5 else {}
+        data = {"workload_id": workload, "type": self.random.choice(TYPES), **about}
+        yield Said("workload.registered", tenant, data, f"{tenant}/{workload}", self.tick())
+
+    def remove(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
+        yield Said("workload.removed", tenant, {"workload_id": workload}, f"{tenant}/{workload}", self.tick())
+
+    def report(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
+        usage = {name: self.random.randint(0, 9) for name in ("storage_bytes", "local_storage_bytes")}
+        data = {"workload_id": workload, "usage": usage}
+        yield Said("workload.usage_reported", tenant, data, f"{tenant}/{workload}/usage", self.tick())
+
+    def save(self, tenant: str, _: str, plan: str) -> Iterator[Said]:
+        features = self.random.sample(FEATURES, self.random.randint(0, 2))
+        data = {"plan_id": plan, "features": features, "enabled": self.random.random() < 0.8}
+        yield Said("plan.saved", tenant, data, f"{tenant}/{plan}", self.tick())
+
+    def delete(self, tenant: str, _: str, plan: str) -> Iterator[Said]:
+        yield Said("plan.deleted", tenant, {"plan_id": plan}, f"{tenant}/{plan}", self.tick())
+
+    def link(self, tenant: str, workload: str, plan: str) -> Iterator[Said]:
+        name = "plan.applied" if self.random.random() < 0.75 else "plan.revoked"
+        data = {"plan_id": plan, "workload_ids": [workload]}
+        yield Said(name, tenant, data, f"{tenant}/{plan}/{workload}", self.tick())
+
+    def item(self, _: str, __: str, ___: str) -> Iterator[Said]:
+        tenant = self.random.choice(("msp", *CUSTOMERS) if self.limits else CUSTOMERS)
+        item = self.random.choice(ITEMS)
+        data: dict[str, Any] = {"items": [{"name": item, "status": int(self.random.random() < 0.8)}], "cascade": True}
+        if self.limits:
+            value, overage = self.random.choice(((None, None), (0, 0), (1, 0), (2, 0), (1, 1), (1, None)))
+            data["items"][0] |= {"quota": {"value": value, "overage": overage}}
+            data["on_shortfall"] = self.random.choice(("keep", "revoke"))
+        yield Said("offering_items.set", tenant, data, f"{tenant}/{item}", self.tick())
+
+    def tenant(self, tenant: str, _: str, __: str) -> Iterator[Said]:
+        yield Said("tenant.upserted", tenant, tenant_data(tenant, enabled=False), tenant, self.tick())
+
+    def reserve(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
+        name = self.random.choice(("r1", "r2", "r3", "r4"))
+        command = self.random.choice(("reserve", "reserve", "commit", "release"))
+        data: dict[str, Any] = {"reservation_id": name}
+        if command == "reserve":
+            data["items"] = {item: self.random.randint(1, 2) for item in self.random.sample(ITEMS, 2)}
+        elif command == "commit":
+            data["workload_id"] = workload
+        yield Said(f"reservation.{command}", tenant, data, f"{tenant}/{name}", self.tick())
+
+
+def shuffled(history: Sequence[Said], chance: random.Random) -> list[Said]:
+    """The history with the order kept within each facet only."""
+    facets: dict[str, list[Said]] = {}
+    for said in history:
+        facets.setdefault(said.facet, []).append(said)
+    order = [said.facet for said in history]
+    chance.shuffle(order)
+    upcoming = {facet: iter(said) for facet, said in facets.items()}
+    return [next(upcoming[facet]) for facet in order]
+
+
+def arrivals(world: World, history: Iterable[Said]) -> list[Arrival]:
+    """The events as they arrive, one behind the other; the same event always has the same id and time."""
+    return [
+        world.event(
+            said.name,
+            said.tenant,
+            said.data,
+            id=f"{said.facet}@{said.time}",
+            time_us=world.now_ms * 1000 + said.time,
+        )
+        for said in history
+    ]
+
+
+async def deliver(world: World, arrived: Sequence[Arrival], batch: int, *, at_once: bool = False) -> None:
+    """Handle arrivals in batches; what is due in between is carried out too, or only at the end."""
+    for first in range(0, len(arrived), batch):
+        await world.engine.handle(arrived[first : first + batch])
+        if not at_once:
+            await world.engine.run_due(range(world.ledger.shards))
+    await world.settle()
+
+
+# --- the state, without what counts how it came about
+
+
+async def state_of(world: World) -> dict[str, Any]:
+    """Everything that is held, said and counted."""
+    state: dict[str, Any] = {}
+    for shard in range(world.ledger.shards):
+        snapshot = world.ledger.snapshot(shard)
+        for key, record in snapshot.records.items():
+            seen = plain(key, records.decode(key, record.payload))
+            if seen is not None:
+                state["/".join(key)] = seen
+        for (tenant, item), account in snapshot.accounts.items():
+            state[f"account/{tenant}/{item}"] = (account.used, account.reserved, account.value, account.overage)
+        for index, members in snapshot.indexes.items():
+            state["index/" + "/".join(index)] = members
+        for (tenant, who), waiting in snapshot.waiting.items():
+            state[f"waiting/{tenant}/{who}"] = (waiting.static, {(each.tenant, each.item) for each in waiting.denials})
+    return state
+
+
+def plain(key: RecordKey, value: Any) -> Any:
+    """A record without versions, counters and moments; None where it only remembers what has ended."""
+    if isinstance(value, records.Tenant):
+        return msgspec.structs.replace(value, version=0, created_ms=0, updated_ms=0)
+    if isinstance(value, records.Items):
+        return {name: (state.status, state.value, state.overage) for name, state in value.states.items()}
+    if isinstance(value, records.Plan):
+        return (value.enabled, value.features, value.deleted)
+    if isinstance(value, Workload):
+        links = {plan for plan, link in value.links.items() if link.applied}
+        seen = (value.type, links, set(value.holding), value.uncovered, value.gauges, value.counted)
+        return (*seen, value.waiting, value.virtual) if any(seen) else None
+    return value
+
+
+def usage_by_tenant(world: World) -> dict[tuple[str, str], list[int]]:
+    """What records say that is used and reserved, added up the tree."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for shard in range(world.ledger.shards):
+        for key, record in world.ledger.snapshot(shard).records.items():
+            if key.kind not in ("workload", "reservation"):
+                continue
+            value = records.decode(key, record.payload)
+            for item, used, reserved in parts(value):
+                name = key.tenant
+                while name != "root":
+                    total = sums.setdefault((name, item), [0, 0])
+                    total[0] += used
+                    total[1] += reserved
+                    name = PARENTS[name]
+    return {place: total for place, total in sums.items() if total != [0, 0]}
+
+
+def parts(value: Workload | Reservation) -> Iterator[tuple[str, int, int]]:
+    if isinstance(value, Workload):
+        yield from ((item, 1, 0) for item in value.holding)
+        yield from ((item, quantity, 0) for item, quantity in value.counted.items())
+    elif value.state == "held":
+        yield from ((item, quantity, quantity) for item, quantity in value.items.items())
+
+
+# --- the properties
+
+
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 60), batch=st.sampled_from((1, 7, 1000)))
+def test_a_history_ends_in_the_same_state_twice_shuffled_and_in_any_cut(seed: int, length: int, batch: int) -> None:
+    asyncio.run(check_replay(seed, length, batch))
+
+
+async def check_replay(seed: int, length: int, batch: int) -> None:
+    chance = random.Random(seed)
+    history = Author(chance, limits=False).history(length)
+    calm, wild = World(), World()
+    await deliver(calm, arrivals(calm, tree()), 1000)
+    await deliver(calm, arrivals(calm, history), 1)
+    await deliver(wild, arrivals(wild, tree()), 1)
+    mixed = arrivals(wild, shuffled(history, chance))
+    await deliver(wild, mixed, batch, at_once=chance.random() < 0.5)
+    expected = await state_of(calm)
+    assert await state_of(wild) == expected
+    announced = len(await wild.announced())
+    await deliver(wild, mixed, batch)  # from the first offset again
+    wild.start()
+    await deliver(wild, arrivals(wild, history), 7)  # sent again by its producers
+    assert await state_of(wild) == expected
+    assert len(await wild.announced()) == announced
+
+
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 60), batch=st.sampled_from((1, 7, 1000)))
+def test_the_invariants_hold_after_every_batch(seed: int, length: int, batch: int) -> None:
+    asyncio.run(check_invariants(seed, length, batch))
+
+
+async def check_invariants(seed: int, length: int, batch: int) -> None:
+    chance = random.Random(seed)
+    world = World()
+    await deliver(world, arrivals(world, tree()), 1000)
+    arrived = arrivals(world, shuffled(Author(chance, limits=True).history(length), chance))
+    for first in range(0, len(arrived), batch):
+        before = {shard: world.ledger.snapshot(shard).accounts for shard in range(world.ledger.shards)}
+        await world.engine.handle(arrived[first : first + batch])
+        check_conservation(world)
+        if batch == 1:
+            check_no_grant_above_a_limit(world, before, arrived[first])
+        for _ in range(chance.randint(0, 3)):
+            await world.engine.run_due(range(world.ledger.shards))
+            check_conservation(world)
+        check_one_edition(world)
+    await world.settle()
+    check_conservation(world)
+    await world.announced()
+
+
+def check_conservation(world: World) -> None:
+    counted = {
+        place: [account.used, account.reserved]
+        for shard in range(world.ledger.shards)
+        for place, account in world.ledger.snapshot(shard).accounts.items()
+        if (account.used or account.reserved) and not place[1].startswith(SILENT_PREFIX)
+    }
+    assert counted == usage_by_tenant(world)
+
+
+def check_no_grant_above_a_limit(world: World, before: dict[int, Any], arrival: Arrival) -> None:
+    """Only a gauge, which is a fact, may go past a limit, and a limit may be put below what is used."""
+    if arrival.event.type in ("apportion.offering_items.set.v1", "apportion.workload.usage_reported.v1"):
+        return
+    for shard, accounts in before.items():
+        for place, now in world.ledger.snapshot(shard).accounts.items():
+            known = accounts.get(place)
+            rises = now.used > (known.used if known else 0)
+            if rises and now.limit is not None and place[1] not in BYTES:
+                assert now.used <= now.limit, place
+
+
+def check_one_edition(world: World) -> None:
+    for shard in range(world.ledger.shards):
+        for key, record in world.ledger.snapshot(shard).records.items():
+            if key.kind == "workload":
+                holding = records.decode(key, record.payload).holding
+                assert sum(CATALOG.item(name).role == "base" for name in holding) <= 1, holding
+                assert len({CATALOG.item(name).edition for name in holding}) <= 1, holding
+
+
+class Shaky(ReferenceLedger):
+    """A ledger whose commits fail now and then, before or after they were carried out."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__(shards=4)
+        self.chance = chance
+        self.calm = True
+
+    async def commit(self, shard: int, transactions: Sequence[Transaction], now_ms: int) -> list[Outcome]:
+        if not self.calm and self.chance.random() < 0.15:
+            raise LedgerUnavailable("connection", "it is gone before the call")
+        outcomes = await super().commit(shard, transactions, now_ms)
+        if not self.calm and self.chance.random() < 0.15:
+            raise LedgerUnavailable("timeout", "it is gone after the call")
+        return outcomes
+
+
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 60), batch=st.sampled_from((1, 7, 1000)))
+def test_a_ledger_that_fails_now_and_then_changes_nothing(seed: int, length: int, batch: int) -> None:
+    asyncio.run(check_failures(seed, length, batch))
+
+
+async def check_failures(seed: int, length: int, batch: int) -> None:
+    history = Author(random.Random(seed), limits=True).history(length)
+    steady, shaky = World(), World(ledger=Shaky(random.Random(seed)))
+    for world in (steady, shaky):
+        await deliver(world, arrivals(world, tree()), 1000)
+        arrived = arrivals(world, history)
+        if isinstance(world.ledger, Shaky):
+            world.ledger.calm = False
+        for first in range(0, len(arrived), batch):
+            await insistently(world, arrived[first : first + batch])
+    assert await state_of(shaky) == await state_of(steady)
+    assert await facts_of(shaky) == await facts_of(steady)
+
+
+async def insistently(world: World, part: Sequence[Arrival]) -> None:
+    """Handle arrivals and what is due as often as it takes, as a process does that starts anew each time."""
+    handled = False
+    while True:
+        try:
+            if not handled:
+                await world.engine.handle(part)
+                handled = True
+            while await world.engine.run_due(range(world.ledger.shards)):
+                pass
+        except LedgerUnavailable:
+            world.start()
+        else:
+            return
+
+
+async def facts_of(world: World) -> list[str]:
+    """The ids of everything announced, but for snapshots, whose number goes by how batches were cut."""
+    entries = await world.ledger.outbox(range(world.ledger.shards), 1_000_000)
+    events = await world.announced()
+    assert sum(len(some) for some in entries.values()) == len(events)
+    facts = [isinstance(entry, Facts) for shard in sorted(entries) for entry in entries[shard]]
+    kept = [event["id"] for event, fact in zip(events, facts, strict=True) if fact]
+    assert all(event["type"] != MESSAGE_REJECTED or event["data"]["context"].get("code") != "1000" for event in events)
+    return sorted(kept)
