@@ -35,6 +35,7 @@ local NONE = math.huge -- the limit where nothing is refused
 local CHUNK = 1000 -- arguments; `unpack` fails on long lists
 local IDEMPOTENCY_KEPT_MS = "86400000" -- 24 hours
 local DENIED, DUPLICATE, CONFLICT, STALLED, OVERFLOW = -1, -2, -3, -4, -5
+local SILENT = "^%." -- items that are only counted: nothing is announced of them, and nobody is woken for them
 local ALMOST_REACHED, REACHED, EXCEEDED = 1, 2, 4
 local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
@@ -146,10 +147,11 @@ read_groups(record_groups, declared_key, function(record, value)
 end)
 
 local used, reserved, value, overage, limit, raised, notices = {}, {}, {}, {}, {}, {}, {}
-local account_tenant, account_item = {}, {}
+local account_tenant, account_item, is_silent = {}, {}, {}
 local calm_from, calm_to = {}, {} -- while from <= used < to no notice is due; an empty range where that is not known
 read_groups(account_groups, accounts_key, function(a, text, item, tenant)
   account_tenant[a], account_item[a] = tenant, item
+  is_silent[a] = match(item, SILENT) and true
   if text then
     local u, r, v, o, bits, count = match(text, "^(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+)$")
     v, o = number_of[v], number_of[o]
@@ -287,7 +289,7 @@ local function notice(a, name)
 end
 
 local function raise_notices(a)
-  local u, v, present, from, to = used[a], value[a], 0, 0, NONE
+  local u, v, present, from, to = used[a], is_silent[a] and -1 or value[a], 0, 0, NONE
   if v >= 0 then
     local top = limit[a] == NONE and v or limit[a]
     if u > top then present, from = EXCEEDED, top + 1 else to = top + 1 end
@@ -690,7 +692,7 @@ end
 
 for i = 1, #touched do
   local a = touched[i]
-  if used[a] ~= used_before[a] or reserved[a] ~= reserved_before[a] then
+  if (used[a] ~= used_before[a] or reserved[a] ~= reserved_before[a]) and not is_silent[a] then
     local tenant = account_tenant[a]
     -- Joined by operators, as these are many and a table for each would cost.
     outbox[#outbox + 1] = "U\0" .. format(INTEGER, next_number()) .. "\0" .. text_of[now] .. "\0" .. tenants[tenant] ..
@@ -721,7 +723,7 @@ end
 
 for i = 1, #touched do
   local a = touched[i]
-  if roomier[a] and used[a] < limit[a] then
+  if roomier[a] and used[a] < limit[a] and not is_silent[a] then
     local place = account_tenant[a] .. " " .. account_item[a]
     if not wake_of[place] then
       wakes[#wakes + 1] = place

@@ -304,9 +304,9 @@ class _Batch:
         old = self.account(key)
         self.before.setdefault(key, old)
         self.causes[key] = cause
-        if has_more_room(old, account):
+        if has_more_room(old, account) and not is_silent(key):
             self.roomier.add(key)
-        present = notices.conditions(account, self.percent)
+        present = 0 if is_silent(key) else notices.conditions(account, self.percent)
         for name in notices.crossings(account.raised, present):
             account = msgspec.structs.replace(account, notices=account.notices + 1)
             self.state.outbox.append(self.notice(key, account, name, cause))
@@ -336,8 +336,7 @@ class _Batch:
     def announce_usage(self) -> None:
         for key, before in self.before.items():
             now = self.account(key)
-            silent = key[1].startswith(SILENT_PREFIX)
-            if not silent and (now.used, now.reserved) != (before.used, before.reserved):
+            if not is_silent(key) and (now.used, now.reserved) != (before.used, before.reserved):
                 self.state.outbox.append(self.usage(key, now))
 
     def usage(self, key: AccountKey, account: Account) -> UsageChanged:
@@ -413,6 +412,11 @@ def with_limit(account: Account, limit: Limit) -> Account:
     """An account under another limit."""
     overage = None if limit.value is None else limit.overage
     return msgspec.structs.replace(account, value=limit.value, overage=overage)
+
+
+def is_silent(key: AccountKey) -> bool:
+    """Whether the account is only counted: nothing is announced of it, and nobody is woken for it."""
+    return key[1].startswith(SILENT_PREFIX)
 
 
 def has_more_room(old: Account, new: Account) -> bool:

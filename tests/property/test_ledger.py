@@ -50,7 +50,7 @@ SHARDS = 4
 NOW_MS = 1_700_000_000_000
 PATHS = (("c1", "m1", "d"), ("c2", "m1", "d"), ("c3", "m2", "d"), ("m2", "d"))
 TENANTS = ("c1", "c2", "c3", "m1", "m2", "d")
-ITEMS = ("seats", "bytes:ü")
+ITEMS = ("seats", "bytes:ü", ".silent")
 WHO = ("w1", "w:2", "w3")
 Element = TypeVar("Element")
 

@@ -377,6 +377,23 @@ async def test_usage_that_came_back_to_what_it_was_is_not_announced(ledger: Refe
     assert ledger.snapshot(0).outbox == ()
 
 
+async def test_items_that_are_only_counted_are_held_to_limits_and_never_announced(ledger: ReferenceLedger) -> None:
+    def counting(used: int) -> Transaction:
+        wait = Wait("customer", "w1", "", (), (0,))
+        return Transaction([Attempt(take=[Take(PATH, ".jobs", used)]), Attempt(wait=wait)])
+
+    limit = Transaction([Attempt(limits=[Limit("partner", ".jobs", 2, 0)])])
+    assert await kinds(ledger, limit, counting(2), counting(1), counting(-1)) == [
+        OutcomeKind.APPLIED,
+        OutcomeKind.APPLIED,
+        OutcomeKind.DENIED,
+        OutcomeKind.APPLIED,
+    ]
+    kept = ledger.snapshot(0)
+    assert kept.accounts["partner", ".jobs"] == Account(used=1, value=2, overage=0)
+    assert (kept.outbox, kept.records) == ((), {})
+
+
 # --- notices
 
 
