@@ -52,13 +52,13 @@ def append(draft: Draft, step: Step, work: Work, name: str, backlog: Backlog, du
     if origin is None:
         raise RefusedError("not_allowed", "earlier changes are still being carried out; try again", "1012")
     stream = f"{origin.topic}/{origin.partition}"
-    if backlog.seen.get(stream, -1) >= origin.offset:
-        return  # delivered again while it waits
+    if name == UNKNOWN and backlog.seen.get(stream, -1) >= origin.offset:
+        return  # delivered again while it waits; elsewhere the step itself happens only once
     if backlog.next - backlog.head >= LENGTH_MAX:
         if name == UNKNOWN:
             raise RefusedError("unknown_tenant", f"{LENGTH_MAX} events of this tenant wait already")
         raise RefusedError("not_allowed", f"{LENGTH_MAX} events of this tenant wait already", "1012")
-    seen = {**backlog.seen, stream: origin.offset}
+    seen = {**backlog.seen, stream: origin.offset} if name == UNKNOWN else {}
     job = EventJob(work.tenant, name, backlog.next, draft.now_ms, origin)
     enqueue(step, work.tenant, name, Backlog(backlog.head, backlog.next, seen), job, due_ms)
 

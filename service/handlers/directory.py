@@ -100,9 +100,9 @@ class Directory:
             key.tenant: records.decode(key, record.payload) for key, record in stored.items() if record is not None
         }
         self._awaited |= awaited
-        for tenant, shard in located.items():
-            if tenant not in awaited:
-                self._remember(tenant, shard)
+        for tenant in new:  # of a parent it is not known whether somebody waits for it
+            if tenant in located and tenant not in awaited:
+                self._remember(tenant, located[tenant])
         return located, awaited
 
     def waiting_room(self, tenant: str) -> int:
