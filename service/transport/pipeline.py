@@ -26,7 +26,7 @@ from service.transport.gate import Gate
 from service.transport.metrics import Metrics
 from service.transport.publisher import Publisher
 from service.transport.reading import Batch, Read
-from service.transport.relay import INTERNAL
+from service.transport.relay import INTERNAL, rejection_code
 
 RETRY_SECONDS_MAX = 2.0
 READ_SLICE = 200  # records read at a time; then others of this process have their turn
@@ -288,6 +288,8 @@ class Pipeline:
 
     async def _bury(self, dead_letters: Sequence[Message]) -> None:
         if dead_letters:
+            for message in dead_letters:
+                self._metrics.dead_letters.labels(rejection_code(message)).inc()
             for message in await self._publisher.publish(dead_letters):
                 log.error("a dead letter is too large for its topic", key=message.key, size_bytes=len(message.value))
 

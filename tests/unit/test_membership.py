@@ -82,7 +82,7 @@ class Register:
         self.seconds_per_call = 0.0
         self.fails = False
 
-    async def lease(self, name: str, shards: Sequence[int], holder: str, ttl_ms: int) -> set[int]:
+    async def lease(self, _name: str, shards: Sequence[int], holder: str, ttl_ms: int) -> set[int]:
         self._answer()
         for shard in shards:
             standing, until = self.holders.get(shard, (holder, 0.0))
@@ -91,7 +91,7 @@ class Register:
         self.clock.now += self.seconds_per_call
         return {shard for shard in shards if self.holders[shard][0] == holder}
 
-    async def release(self, name: str, shards: Sequence[int], holder: str) -> None:
+    async def release(self, _name: str, shards: Sequence[int], holder: str) -> None:
         self._answer()
         for shard in shards:
             if self.holders.get(shard, ("", 0.0))[0] == holder:
