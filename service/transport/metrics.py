@@ -34,6 +34,12 @@ class Metrics:
         self.batch_seconds = Histogram(
             "apportion_batch_seconds", "Time to decide a batch", buckets=_LATENCIES, registry=registry
         )
+        self._time_the_way()
+        self._count_trouble()
+        self._gauge()
+
+    def _time_the_way(self) -> None:
+        registry = self.registry
         self.decision_latency = Histogram(
             "apportion_decision_latency_seconds",
             "From the arrival of an event in Kafka to its decision",
@@ -57,6 +63,9 @@ class Metrics:
             "Announcements that could not be rendered or are too large for Kafka; each is a dead letter",
             registry=registry,
         )
+
+    def _count_trouble(self) -> None:
+        registry = self.registry
         self.dead_letters = Counter("apportion_dead_letters", "Dead letters, by code", ["code"], registry=registry)
         self.failures = Counter(
             "apportion_handling_failures", "Events on which the service itself failed", registry=registry
@@ -73,6 +82,9 @@ class Metrics:
         self.ledger_failures = Counter(
             "apportion_ledger_failures", "Calls not answered, by reason", ["reason"], registry=registry
         )
+
+    def _gauge(self) -> None:
+        registry = self.registry
         self.lag = Gauge("apportion_consumer_lag", "Events not decided yet, by topic", ["topic"], registry=registry)
         self.outbox_depth = Gauge("apportion_outbox_depth", "Announcements that wait for Kafka", registry=registry)
         self.partitions = Gauge("apportion_partitions", "Partitions that this instance reads", registry=registry)

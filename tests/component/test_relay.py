@@ -62,6 +62,12 @@ async def everything(consumer: AIOKafkaConsumer, partitions: list[Any]) -> list[
     return found
 
 
+async def wait_until_empty(ledger: RedisLedger) -> None:
+    async with asyncio.timeout(10):
+        while await ledger.outbox_depths():  # noqa: ASYNC110 - it happens in Redis, which tells nobody
+            await asyncio.sleep(0.005)
+
+
 def facts(tenant: str, text: str) -> str:
     return announcements.facts(
         announcements.TENANT_CHANGED,
@@ -179,9 +185,7 @@ async def test_a_commit_of_this_process_is_relayed_without_waiting_for_the_next_
     try:
         await place.announce(3, "t", "now")
         place.signal.touch(3)
-        async with asyncio.timeout(10):
-            while await place.ledger.outbox_depths():
-                await asyncio.sleep(0.005)  # noqa: ASYNC110 - another program would look like this
+        await wait_until_empty(place.ledger)
     finally:
         place.relay.stop()
         await asyncio.wait_for(running, 10)
