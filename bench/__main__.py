@@ -27,6 +27,11 @@ Batch = Annotated[int, typer.Option(min=1, help="Events that are decided togethe
 COLLECTOR_THRESHOLDS = (100_000, 50, 100)
 
 
+@app.callback()
+def choose() -> None:
+    """Several benchmarks: the first word says which."""
+
+
 @app.command("engine")
 def run_engine(
     customers: Annotated[int, typer.Option(min=1)] = 400,

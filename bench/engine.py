@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import ConsumerRecord
 
@@ -24,10 +25,9 @@ from service.handlers import announcements
 from service.handlers.engine import Engine
 from service.handlers.work import Arrival
 from service.ledger import keys
-from service.ledger.client import Client
-from service.ledger.encode import Call
-from service.ledger.redis_ledger import TRANSACTIONS_PER_CALL_MAX, WORK_PER_CALL_MAX, RedisLedger
-from service.ledger.transaction import Outcome, OutcomeKind, Transaction
+from service.ledger.client import Client, Script, Word
+from service.ledger.redis_ledger import RedisLedger
+from service.ledger.transaction import Outcome, Transaction
 from service.transport import reading
 
 SHARDS = 64
@@ -35,25 +35,55 @@ _US = 1e6
 _TRIM_ENTRIES = 1 << 30
 
 
-class Kept(NamedTuple):
-    """What one commit was asked for."""
+class RememberingClient(Client):
+    """A client that keeps the answers of scripts, so that what the ledger does around them can be done once more."""
 
-    shard: int
-    transactions: Sequence[Transaction]
+    answers: dict[str, deque[Any]] | None = None
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
+        answer = await super().run(script, keys, arguments)
+        if self.answers is not None:
+            self.answers.setdefault(keys[0], deque()).append(answer)
+        return answer
+
+
+class RepeatingClient(Client):
+    """Gives the same answers again, for each first key in their order, without asking anybody."""
+
+    def __init__(self, answers: dict[str, deque[Any]]) -> None:
+        self._answers = answers
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
+        del script, arguments
+        return self._answers[keys[0]].popleft()
 
 
 class RememberingLedger(RedisLedger):
-    """A ledger that keeps what it is asked to commit, so that encoding can be measured by itself."""
+    """A ledger that keeps what it is asked to commit."""
 
-    def __init__(self, client: Client, shards: int) -> None:
+    def __init__(self, client: RememberingClient, shards: int) -> None:
         super().__init__(client, shards)
         self.client = client
-        self.kept: list[Kept] | None = None
+        self._commits: list[tuple[int, Sequence[Transaction], int]] = []
+
+    def remember(self) -> None:
+        """Keep what is committed from now on."""
+        self.client.answers = {}
+        self._commits = []
 
     async def commit(self, shard: int, transactions: Sequence[Transaction], now_ms: int) -> list[Outcome]:
-        if self.kept is not None:
-            self.kept.append(Kept(shard, transactions))
+        if self.client.answers is not None:
+            self._commits.append((shard, transactions, now_ms))
         return await super().commit(shard, transactions, now_ms)
+
+    async def repeat(self) -> float:
+        """What was kept, committed once more without Redis: the seconds that encoding and reading answers takes."""
+        again = RedisLedger(RepeatingClient(self.client.answers or {}), self.shards)
+        self.client.answers = None
+        began = time.perf_counter()
+        for commit in self._commits:
+            await again.commit(*commit)
+        return time.perf_counter() - began
 
 
 class Bench:
@@ -63,7 +93,9 @@ class Bench:
         self.redis = redis
         self.batch = batch
         self.catalog = catalog.load()
-        self.ledger = RememberingLedger(Client.connect(redis.url), SHARDS)
+        client = RememberingClient.connect(redis.url)
+        assert isinstance(client, RememberingClient), "connect makes one of its own class"
+        self.ledger = RememberingLedger(client, SHARDS)
         self.engine = Engine(self.ledger, self.catalog)
         self._offsets = itertools.count()
         self.announced = 0
@@ -134,34 +166,18 @@ async def measure(bench: Bench, events: Iterable[Event]) -> dict[str, float]:
         began = time.perf_counter()
         arrivals = bench.read(records)
         seconds["read"] += time.perf_counter() - began
-        bench.ledger.kept = []
+        bench.ledger.remember()
         began, began_cpu = time.perf_counter(), time.process_time()
         await bench.engine.handle(arrivals)
         seconds["handle_cpu"] += time.process_time() - began_cpu
         seconds["handle"] += time.perf_counter() - began
-        seconds["encode"] += encoding_seconds(bench.ledger.kept)
-        bench.ledger.kept = None
+        seconds["encode"] += await bench.ledger.repeat()
         seconds["render"] += await bench.announce()
         count += len(batch)
     figures = {f"{name}_us": value / count * _US for name, value in seconds.items()}
     figures["script_us"] = (bench.redis.scripts().seconds - scripts.seconds) / count * _US
     figures["announcements_per_event"] = (bench.announced - announced) / count
     return figures
-
-
-def encoding_seconds(kept: Sequence[Kept]) -> float:
-    """What encoding costs, measured by doing it once more."""
-    began = time.perf_counter()
-    for shard, transactions in kept:
-        answered: list[Outcome] = []
-        while len(answered) < len(transactions):
-            call = Call(shard, transactions, answered)
-            most = min(TRANSACTIONS_PER_CALL_MAX, len(transactions) - len(answered))
-            while call.count < most and call.work <= WORK_PER_CALL_MAX:
-                call.add()
-            call.encode(0, 80, ())
-            answered += [Outcome(OutcomeKind.CONFLICT)] * call.count
-    return time.perf_counter() - began
 
 
 def kinds(fleet: Fleet) -> dict[str, Iterator[Event]]:
