@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -17,11 +19,28 @@ from tests.component.fleet import Fleet, wait_for
 
 @pytest.fixture
 def fleet(kafka: str, redis_fresh: str, topic_prefix: str, tmp_path: Path) -> Iterator[Fleet]:
-    """The service, with its topics."""
+    """The service, with its topics, for a test that starts and ends instances."""
     made = Fleet(kafka, redis_fresh, topic_prefix, tmp_path)
     made.answer("topics", "create")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def at_work(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """The service with an instance that several tests talk to, each of customers of its own."""
+    with Stack() as servers:
+        made = Fleet(kafka, servers.start_redis(), f"t{uuid.uuid4().hex[:12]}.", tmp_path_factory.mktemp("at-work"))
+        made.answer("topics", "create")
+        made.serve().ready()
+        yield made
+        made.close()
+
+
+def letters(fleet: Fleet, code: str) -> dict[str, dict[str, Any]]:
+    """The dead letters with a code, by their id."""
+    found = fleet.answer("dead-letters", "list")["dead_letters"]
+    return {letter["id"]: letter for letter in found if letter["code"] == code}
 
 
 def held(fleet: Fleet) -> dict[str, dict[str, int]]:
@@ -37,13 +56,27 @@ def held(fleet: Fleet) -> dict[str, dict[str, int]]:
 # --- the beginning
 
 
-def test_an_instance_says_where_it_is_when_it_is_ready_and_nothing_else_on_standard_output(fleet: Fleet) -> None:
-    instance = fleet.serve()
+def test_an_instance_says_where_it_is_when_it_is_ready_and_nothing_else_on_standard_output(at_work: Fleet) -> None:
+    instance = at_work.instances[0]
     ready = instance.ready()
     assert ready["event"] == "ready" and ready["http"].startswith("http://127.0.0.1:")
     assert instance.get("/health/live")[0] == 200
     assert instance.get("/health/ready") == (200, '{"status":"ready","reasons":[]}')
-    assert instance.end() == 0
+
+
+def test_the_contract_of_the_events_is_served_with_the_full_names_of_the_topics(at_work: Fleet) -> None:
+    _, document = at_work.instances[0].get("/asyncapi.json")
+    channels = json.loads(document)["channels"]
+    assert channels["assignments"]["address"] == at_work.prefix + "assignments"
+    status, page = at_work.instances[0].get("/asyncapi")
+    assert status == 200 and f"{at_work.prefix}assignments" in page
+
+
+def test_an_error_has_the_body_of_all_errors(at_work: Fleet) -> None:
+    status, body = at_work.instances[0].get("/nowhere")
+    assert status == 404
+    error = json.loads(body)["error"]
+    assert error["code"].isdigit() and set(error) == {"code", "domain", "message", "context", "details"}
 
 
 def test_an_instance_without_its_topics_says_so_in_a_sentence(
@@ -91,28 +124,26 @@ def test_an_unknown_role_is_wrong_use(fleet: Fleet, roles: str) -> None:
 # --- at work
 
 
-def test_what_is_published_is_decided_announced_and_then_the_status_is_idle(fleet: Fleet) -> None:
-    instance = fleet.serve()
-    instance.ready()
-    fleet.send_customer("c", quota=2)
+def test_what_is_published_is_decided_announced_and_then_the_status_is_idle(at_work: Fleet) -> None:
+    at_work.send_customer("two", quota=2)
     for workload in ("w1", "w2", "w3"):
-        fleet.send_workload("c", workload)
-    status = fleet.settle()
+        at_work.send_workload("two", workload)
+    status = at_work.settle()
     assert not any(status["lag"].values()) and status["outbox"] == status["delayed"] == 0
+    instance = at_work.instances[0]
     assert [member["id"] for member in status["instances"]] == [instance.ready()["instance"]]
-    item = "pw_base_workstations"
-    assert sum(holding == {item: 1} for holding in held(fleet).values()) == 2
-    denied = [event for event in fleet.read("assignments") if event["type"] == "apportion.assignment.denied.v1"]
-    assert {denial["tenant_id"] for denial in denied[-1]["data"]["denials"]} == {"c", "c-dist"}
+    mine = [holding for name, holding in held(at_work).items() if name.startswith("two/") and holding]
+    assert mine == [{"pw_base_workstations": 1}] * 2
+    denied = [event for event in at_work.read("assignments") if event["type"] == "apportion.assignment.denied.v1"]
+    assert {denial["tenant_id"] for denial in denied[-1]["data"]["denials"]} == {"two", "two-dist"}
     _, metrics = instance.get("/metrics")
-    assert 'apportion_decisions_total{outcome="applied",type="apportion.tenant.upserted.v1"} 2.0' in metrics
+    assert 'apportion_decisions_total{outcome="applied",type="apportion.tenant.upserted.v1"}' in metrics
 
 
-def test_announcements_are_structured_events_with_their_tenant_as_key(fleet: Fleet) -> None:
-    fleet.serve().ready()
-    fleet.send_customer("c")
-    fleet.settle()
-    messages = list(fleet.messages("tenants"))
+def test_announcements_are_structured_events_with_their_tenant_as_key(at_work: Fleet) -> None:
+    at_work.send_customer("keyed")
+    at_work.settle()
+    messages = list(at_work.messages("tenants"))
     assert messages
     for message in messages:
         event = json.loads(message.value() or b"")
@@ -121,61 +152,66 @@ def test_announcements_are_structured_events_with_their_tenant_as_key(fleet: Fle
         assert event["source"] == "/apportion" and event["causeid"].startswith("e-")
 
 
-def test_a_message_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(fleet: Fleet) -> None:
-    fleet.serve().ready()
-    fleet.send_customer("c")
-    fleet.produce("workload-events", b"{broken", "c", [("trace", b"\xff\xfe")])
-    fleet.send_workload("c", "w1")
-    assert fleet.settle()["dead_letters"] == {"invalid_envelope": 1}
-    assert held(fleet) == {"c/w1": {"pw_base_workstations": 1}}
-    (letter,) = fleet.answer("dead-letters", "list")["dead_letters"]
-    assert letter["code"] == "invalid_envelope" and letter["topic"] == fleet.prefix + "workload-events"
+def test_a_message_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(at_work: Fleet) -> None:
+    before = letters(at_work, "invalid_envelope")
+    at_work.send_customer("beside")
+    at_work.produce("workload-events", b"{broken", "beside", [("trace", b"\xff\xfe")])
+    at_work.send_workload("beside", "w1")
+    counted = at_work.settle()["dead_letters"]["invalid_envelope"]
+    after = letters(at_work, "invalid_envelope")
+    (new,) = after.keys() - before.keys()
+    assert after[new]["topic"] == at_work.prefix + "workload-events" and counted == len(after)
+    assert held(at_work)["beside/w1"] == {"pw_base_workstations": 1}
 
 
-def test_a_message_of_two_megabytes_is_a_dead_letter(fleet: Fleet) -> None:
-    fleet.serve().ready()
-    large = Fleet(fleet.environment["APPORTION_KAFKA_BOOTSTRAP_SERVERS"], "", fleet.prefix, fleet.folder)
+def test_a_message_of_two_megabytes_is_a_dead_letter(at_work: Fleet) -> None:
+    large = Fleet(at_work.environment["APPORTION_KAFKA_BOOTSTRAP_SERVERS"], "", at_work.prefix, at_work.folder)
     large.allow_messages_of(4 * 1024 * 1024)
     large.produce("plan-changes", b"x" * 2 * 1024 * 1024, "c")
     large.flush()
-    assert fleet.settle()["dead_letters"] == {"message_too_large": 1}
+    assert at_work.settle()["dead_letters"]["message_too_large"] == 1
 
 
-def test_an_event_for_a_tenant_that_never_comes_is_a_dead_letter_after_the_wait(fleet: Fleet) -> None:
-    fleet.serve().ready()
-    fleet.send("workload-events", "workload.registered", "nobody", {"workload_id": "w", "type": "workstation"})
-    assert fleet.settle()["dead_letters"] == {"unknown_tenant": 1}
-
-
-# --- dead letters again
-
-
-def test_a_dead_letter_is_sent_again_once_its_cause_is_gone(fleet: Fleet) -> None:
-    fleet.serve().ready()
-    fleet.send("workload-events", "workload.registered", "late", {"workload_id": "w1", "type": "workstation"})
-    fleet.send("plan-changes", "plan.applied", "late", {"plan_id": "p", "workload_ids": ["w1"]})
-    assert fleet.settle()["dead_letters"] == {"unknown_tenant": 2}
-    fleet.send_customer("late")
-    fleet.settle()
-    planned = fleet.answer("dead-letters", "redrive", "--code", "unknown_tenant", "--dry-run")
+def test_a_dead_letter_is_sent_again_once_its_cause_is_gone(at_work: Fleet) -> None:
+    at_work.send("workload-events", "workload.registered", "late", {"workload_id": "w1", "type": "workstation"})
+    at_work.send("plan-changes", "plan.applied", "late", {"plan_id": "p", "workload_ids": ["w1"]})
+    assert at_work.settle()["dead_letters"]["unknown_tenant"] == 2, "they waited for their tenant in vain"
+    at_work.send_customer("late")
+    at_work.settle()
+    planned = at_work.answer("dead-letters", "redrive", "--code", "unknown_tenant", "--dry-run")
     assert [each["sent"] for each in planned["dead_letters"]] == [False, False]
-    sent = fleet.answer("dead-letters", "redrive", "--code", "unknown_tenant")
+    sent = at_work.answer("dead-letters", "redrive", "--code", "unknown_tenant")
     assert [each["sent"] for each in sent["dead_letters"]] == [True, True]
-    assert fleet.settle()["dead_letters"] == {}
-    assert held(fleet) == {"late/w1": {"pw_base_workstations": 1}}
-    assert fleet.answer("dead-letters", "list") == {"dead_letters": []}
-    assert len(fleet.answer("dead-letters", "list", "--all")["dead_letters"]) == 2
+    assert "unknown_tenant" not in at_work.settle()["dead_letters"]
+    assert held(at_work)["late/w1"] == {"pw_base_workstations": 1}
+    assert letters(at_work, "unknown_tenant") == {}
+    everything = at_work.answer("dead-letters", "list", "--all")["dead_letters"]
+    assert sum(letter["code"] == "unknown_tenant" for letter in everything) == 2
 
 
-def test_a_dead_letter_without_its_value_is_sent_again_from_its_topic(fleet: Fleet) -> None:
-    fleet.serve().ready()
+def test_a_dead_letter_without_its_value_is_sent_again_from_its_topic(at_work: Fleet) -> None:
+    before = letters(at_work, "invalid_envelope")
     value = b"{" + b" " * 800 * 1024
-    fleet.produce("plan-changes", value, "c", [("a", b"1"), ("a", b"2")])
-    assert fleet.settle()["dead_letters"] == {"invalid_envelope": 1}
-    (sent,) = fleet.answer("dead-letters", "redrive")["dead_letters"]
+    at_work.produce("plan-changes", value, "c", [("a", b"1"), ("a", b"2")])
+    at_work.settle()
+    (name,) = letters(at_work, "invalid_envelope").keys() - before.keys()
+    (sent,) = at_work.answer("dead-letters", "redrive", "--id", name)["dead_letters"]
     assert sent["problem"] is None
-    first, again = fleet.messages("plan-changes")
-    assert again.value() == value and again.key() == first.key() == b"c" and again.headers() == first.headers()
+    first, again = (message for message in at_work.messages("plan-changes") if message.value() == value)
+    assert again.key() == first.key() == b"c" and again.headers() == first.headers()
+
+
+def test_a_dead_letter_that_nobody_knows_cannot_be_sent_again(at_work: Fleet) -> None:
+    done = at_work.command("dead-letters", "redrive", "--id", "nothing")
+    assert done.returncode == 1 and done.stderr.strip() == "There is no dead letter nothing."
+
+
+def test_who_waits_for_idleness_in_vain_is_told_so(fleet: Fleet) -> None:
+    fleet.send_customer("c")
+    fleet.flush()
+    done = fleet.command("status", "--wait-idle", "0.3", "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["lag"]["tenant-changes"] == 4
+    assert done.stderr.strip() == "Not everything was decided and announced within 0.3 seconds."
 
 
 # --- the end
