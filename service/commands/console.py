@@ -16,6 +16,7 @@ from rich.table import Table
 from service import logs
 from service.settings import Settings, load_settings
 
+PLAIN_WIDTH = 140  # characters of a table where no terminal says how many there are
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Value = TypeVar("Value")
 
@@ -52,7 +53,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
 
 def sentence(error: BaseException) -> str:
