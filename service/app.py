@@ -254,11 +254,11 @@ class Service:
         seconds = self.settings.shutdown_seconds
         self.health.set("stop", "the service is stopping")
         if "consumer" in tasks:
-            await self.consumer.stop(seconds * 0.4)
-            await asyncio.wait([tasks["consumer"]], timeout=seconds * 0.2)
+            await self.consumer.stop(seconds * 0.35)
+            await asyncio.wait([tasks["consumer"]], timeout=seconds * 0.3)
         if "sweeper" in tasks:
             self.sweeper.stop()
-            await asyncio.wait([tasks["sweeper"]], timeout=seconds * 0.1)
+            await asyncio.wait([tasks["sweeper"]], timeout=seconds * 0.05)
         if "relay" in tasks:
             self.relay.stop()
             await asyncio.wait([tasks["relay"]], timeout=seconds * 0.2)
