@@ -56,7 +56,7 @@ def _run(environment: Mapping[str, str], files: Sequence[Path]) -> None:
         count = 0
         status: dict[str, Any] = {}
         for file in files:
-            published = console.run(_publish(file))
+            published = console.run(_publish(file.stem.split("-", 1)[1], file.read_bytes().splitlines()))
             _say(f"Published {published} events of {file.name}; waiting until they are decided and announced")
             status = json.loads(_apportion("status", "--wait-idle", str(IDLE_SECONDS_MAX), "--json"))
             count += published
@@ -101,19 +101,19 @@ def _serve() -> subprocess.Popen[str]:
     return process
 
 
-async def _publish(file: Path) -> int:
-    """Send every line of a file to its topic, keyed by its tenant, as any client would."""
+async def _publish(topic: str, lines: Sequence[bytes]) -> int:
+    """Send events to a topic, keyed by their tenant, as any client would; answers how many."""
     from aiokafka import AIOKafkaProducer
 
     from service.transport import connection
 
     settings = console.settings()
-    topic = settings.topic_prefix + file.stem.split("-", 1)[1]
-    lines = file.read_bytes().splitlines()
     async with AIOKafkaProducer(**connection.client_options(settings), enable_idempotence=True) as producer:
         for line in lines:
             headers = [("content-type", b"application/cloudevents+json")]
-            await producer.send(topic, line, key=json.loads(line)["tenantid"].encode(), headers=headers)
+            await producer.send(
+                settings.topic_prefix + topic, line, key=json.loads(line)["tenantid"].encode(), headers=headers
+            )
     return len(lines)
 
 
