@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, report
+from bench import engine, ledger, report
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -24,12 +24,19 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Every figure is the median of that many rounds.")]
 Batch = Annotated[int, typer.Option(min=1, help="Events that are decided together.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer and shorter measurements, for a first look.")]
 COLLECTOR_THRESHOLDS = (100_000, 50, 100)
 
 
 @app.callback()
 def choose() -> None:
     """Several benchmarks: the first word says which."""
+
+
+@app.command("ledger")
+def run_ledger(rounds: Rounds = 3, quick: Quick = False, as_json: AsJson = False) -> None:
+    """Decisions per second in Redis, beside one call per event and PostgreSQL."""
+    finish(ledger.run(quick=quick, rounds=rounds), as_json)
 
 
 @app.command("engine")

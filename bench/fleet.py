@@ -19,9 +19,14 @@ from schemas import table
 TOPIC_PREFIX = "apportion."
 HEADERS = (("content-type", b"application/cloudevents+json"),)
 _ITEMS = (
-    "pw_base_workstations", "pw_base_servers", "pw_base_vms", "pw_base_storage", "local_storage",
-    "pw_pack_adv_management", "pw_pack_adv_security",
-)  # fmt: skip
+    "pw_base_workstations",
+    "pw_base_servers",
+    "pw_base_vms",
+    "pw_base_storage",
+    "local_storage",
+    "pw_pack_adv_management",
+    "pw_pack_adv_security",
+)  # fmt: skip - one name a line would hide which belong together
 _TYPES = (*["workstation"] * 7, *["server"] * 2, "vm")
 _BACKUP = ["backup.files", "backup.image"]
 _ADVANCED = ["management.patch_management", "security.url_filtering", "security.device_control"]

@@ -96,9 +96,21 @@ def recording(pid: int) -> Iterator[Recording]:
     with tempfile.TemporaryDirectory(prefix="apportion-bench-") as folder:
         out = Path(folder) / "stacks"
         command = [
-            find_program(), "record", "--pid", str(pid), "--format", "raw", "--output", str(out),
-            "--rate", str(SAMPLES_PER_SECOND), "--duration", "3600", "--full-filenames", "--nolineno",
-        ]  # fmt: skip
+            find_program(),
+            "record",
+            "--pid",
+            str(pid),
+            "--format",
+            "raw",
+            "--output",
+            str(out),
+            "--rate",
+            str(SAMPLES_PER_SECOND),
+            "--duration",
+            "3600",
+            "--full-filenames",
+            "--nolineno",
+        ]  # fmt: skip - one name a line would hide which belong together
         watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             yield recorded

@@ -109,6 +109,11 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds if name in each) for name in rounds[0]}
 
 
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
 def median_ratio(rounds: Sequence[Mapping[str, float]], over: str, under: str) -> float:
     """The median, over the rounds, of the ratio within a round."""
     return statistics.median(each[over] / each[under] for each in rounds)
