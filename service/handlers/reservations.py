@@ -18,6 +18,7 @@ from service.rules import facets
 
 HELD, DENIED, COMMITTED, RELEASED, EXPIRED = "held", "denied", "committed", "released", "expired"
 COMMANDS_REMEMBERED = 8  # of one reservation
+EXPIRY_PREFIX = "expire/"  # of the timers of reservations that are held
 WAITING_PREFIX = "reservation/"  # a workload's id has no slash
 
 
@@ -126,7 +127,7 @@ def end(draft: Draft, placement: Placement, tenant: str, reservation_id: str, kn
 
 def expiry(tenant: str, reservation_id: str) -> str:
     """The timer of a reservation."""
-    return f"expire/{tenant}/{reservation_id}"
+    return f"{EXPIRY_PREFIX}{tenant}/{reservation_id}"
 
 
 def _check_items(view: View, items: Mapping[str, int]) -> None:
