@@ -77,10 +77,10 @@ async def _run_job(engine: Engine, shard: int, job_id: str, record: Record | Non
     if record is None:
         await engine.settle(shard, [_drop(job_id)])
         return
-    job = decode(record.payload)
-    cause = Cause(getattr(job, "cause", ""), getattr(job, "traceparent", None))
-    running = Running(engine, shard, job_id, record.version, cause)
+    running = Running(engine, shard, job_id, record.version, Cause(""))
     try:
+        job = decode(record.payload)
+        running.cause = Cause(getattr(job, "cause", ""), getattr(job, "traceparent", None))
         await RUNNERS[type(job)](running, job)
     except LedgerUnavailable:
         raise

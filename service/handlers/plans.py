@@ -43,8 +43,8 @@ def needs(view: View, work: Work) -> Iterable[RecordKey]:
     yield records.plan_key(work.tenant, data.plan_id)  # type: ignore[attr-defined]  # each of the four has one
     if isinstance(data, PlanSaved | PlanDeleted):
         yield records.applied_count_key(work.tenant, data.plan_id)
-    elif isinstance(data, PlanApplied | PlanRevoked) and len(data.workload_ids) <= WORKLOADS_INLINE_MAX:
-        for workload_id in data.workload_ids:
+    elif isinstance(data, PlanApplied | PlanRevoked):
+        for workload_id in _part(work, data.workload_ids):
             yield from workloads.needs_of(view, work.tenant, workload_id)
 
 
@@ -174,22 +174,29 @@ def _wait(draft: Draft, work: Work) -> None:
 
 
 def _link(view: View, work: Work, plan_id: str, workload_ids: Sequence[str], *, applied: bool) -> None:
-    begin, end = 0, len(workload_ids)
+    part = _part(work, workload_ids)
     turn = _turn(work)
     if turn is not None:
-        begin = turn.done
-        end = min(end, begin + WORKLOADS_PER_STEP)
-        turn.reached = end
+        turn.reached = turn.done + len(part)
     else:
         draft = _open(view, work)
         if draft is None:
             return
-        if end > WORKLOADS_INLINE_MAX:
+        if not part:
             _wait(draft, work)
             return
         work.drafts.clear()
-    for number in range(begin, end):
-        link_one(view, work, number, plan_id, workload_ids[number], applied=applied)
+    for number, workload_id in enumerate(part, start=turn.done if turn is not None else 0):
+        link_one(view, work, number, plan_id, workload_id, applied=applied)
+
+
+def _part(work: Work, workload_ids: Sequence[str]) -> Sequence[str]:
+    """The workloads that are decided now: all of a short list, none of a long one, and some of it when its turn has
+    come."""
+    turn = _turn(work)
+    if turn is not None:
+        return workload_ids[turn.done : turn.done + WORKLOADS_PER_STEP]
+    return workload_ids if len(workload_ids) <= WORKLOADS_INLINE_MAX else ()
 
 
 def _reach(view: View, draft: Draft, step: Step, work: Work, plan_id: str, *, deleted: bool = False) -> None:
