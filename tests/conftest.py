@@ -19,7 +19,7 @@ from service.local.cluster import LocalRedisCluster
 from service.local.server import wait_until
 from service.local.stack import Stack
 
-hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
