@@ -102,7 +102,13 @@ class Service:
         settings = self.settings
         self.gate = Gate(self.ledger, settings.outbox_depth_max, self.metrics)
         self.pipeline = Pipeline(
-            self.engine, publisher, self.gate, self.incarnations, self.metrics, settings.topic_prefix
+            self.engine,
+            publisher,
+            self.gate,
+            self.incarnations,
+            self.metrics,
+            topic_prefix=settings.topic_prefix,
+            batch_size_max=settings.batch_size_max,
         )
         self.consumer = Consumer(settings, self.pipeline, self.metrics)
         self.incarnations.on_change(self.pipeline.invalidate)

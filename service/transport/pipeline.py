@@ -1,7 +1,8 @@
 """The way of a batch from Kafka: polled, read, decided, its dead letters acknowledged, its offsets committed.
 
-One batch is decided while the next is read and the one after it is polled; none overtakes another. What cannot be
-decided holds up what comes behind it, as it must.
+While one batch is decided, what is polled meanwhile is read and gathered into the next, so that batches are as small
+as the load allows and as large as it demands. None overtakes another. What cannot be decided holds up what comes behind
+it, as it must.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Pipeline:
         gate: Gate,
         placement: Placement,
         metrics: Metrics,
+        *,
         topic_prefix: str,
+        batch_size_max: int,
     ) -> None:
         self._engine = engine
         self._publisher = publisher
@@ -78,9 +81,12 @@ class Pipeline:
         self._placement = placement
         self._metrics = metrics
         self._topic_prefix = topic_prefix
+        self._batch_size_max = batch_size_max
         self._commits = Commits()
         self._batches: asyncio.Queue[Batch] = asyncio.Queue(1)
-        self._reads: asyncio.Queue[Read | None] = asyncio.Queue(1)  # None: look whether something has changed
+        self._gathered: Read | None = None  # what is decided next
+        self._look = asyncio.Event()  # something is gathered, or something else has changed
+        self._taken = asyncio.Event()
         self._member: Member | None = None
         self._accepting = False
         self._epoch = 0
@@ -106,8 +112,7 @@ class Pipeline:
         """Drop what has been polled, and find out from where to read before anything else is decided."""
         self._placed = False
         self._enter_epoch()
-        with contextlib.suppress(asyncio.QueueFull):  # then it looks anyway
-            self._reads.put_nowait(None)
+        self._look.set()
 
     async def end(self, seconds: float) -> None:
         """The partitions go elsewhere: finish and commit what is in hand, at most that long, and drop the rest."""
@@ -154,7 +159,7 @@ class Pipeline:
         while True:
             read = await self._read(await self._batches.get())
             if read is not None:
-                await self._reads.put(read)
+                await self._gather(read)
 
     async def _read(self, batch: Batch) -> Read | None:
         """A batch as arrivals and dead letters; None where it is dropped."""
@@ -175,11 +180,25 @@ class Pipeline:
         oldest_ms = min(record.timestamp for record in batch.records)
         return Read(batch.epoch, arrivals, dead_letters, begins, ends, oldest_ms)
 
+    async def _gather(self, read: Read) -> None:
+        """Put what was read behind what is gathered already, once there is room for it."""
+        while self._gathered is not None and self._is_current(self._gathered.epoch):
+            if self._gathered.goes_on_with(read, self._batch_size_max):
+                self._gathered.extend(read)
+                return
+            self._taken.clear()
+            await self._taken.wait()
+        self._gathered = read
+        self._look.set()
+
     # --- decided
 
     async def _decide_all(self) -> None:
         while True:
-            read = await self._reads.get()
+            await self._look.wait()
+            self._look.clear()
+            read, self._gathered = self._gathered, None
+            self._taken.set()
             self._idle.clear()
             try:
                 await self._place()

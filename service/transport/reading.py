@@ -30,6 +30,27 @@ class Read(NamedTuple):
     ends: dict[TopicPartition, int]  # the offset behind the last record
     oldest_ms: int  # when the oldest record came to Kafka, in Unix milliseconds
 
+    @property
+    def size(self) -> int:
+        """How many records it was made of."""
+        return len(self.arrivals) + len(self.dead_letters)
+
+    def goes_on_with(self, other: Read, size_max: int) -> bool:
+        """Whether another one, polled later, can be decided together with this one: it fits, and leaves no gap."""
+        return (
+            self.epoch == other.epoch
+            and self.size + other.size <= size_max
+            and all(begin == self.ends.get(partition, begin) for partition, begin in other.begins.items())
+        )
+
+    def extend(self, other: Read) -> None:
+        """Take in what was polled later."""
+        self.arrivals.extend(other.arrivals)
+        self.dead_letters.extend(other.dead_letters)
+        for partition, begin in other.begins.items():
+            self.begins.setdefault(partition, begin)
+        self.ends.update(other.ends)
+
 
 def read_one(record: ConsumerRecord, topic_prefix: str, now_us: int) -> Arrival | Message:
     """An arrival, or the dead letter of a record that cannot be one.

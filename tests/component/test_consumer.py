@@ -96,7 +96,13 @@ class Member:
             servers, Guard(), board, self.metrics, settings.rewind_seconds, settings.topic_prefix
         )
         self.pipeline = Pipeline(
-            engine, self.publisher, self.gate, self.incarnations, self.metrics, settings.topic_prefix
+            engine,
+            self.publisher,
+            self.gate,
+            self.incarnations,
+            self.metrics,
+            topic_prefix=settings.topic_prefix,
+            batch_size_max=settings.batch_size_max,
         )
         self.incarnations.on_change(self.pipeline.invalidate)
         self.consumer = Consumer(settings, self.pipeline, self.metrics)
