@@ -369,3 +369,70 @@ async def _held(ledger: Ledger, node: Node, offering_item: str) -> dict[str, int
         if quantity:
             found[name] = quantity
     return found
+
+
+# --- who there is
+
+
+class TenantRow(msgspec.Struct, frozen=True):
+    """A tenant as ``tenant.changed`` announces it; ``payment_model`` is the one that counts for it."""
+
+    tenant_id: str
+    parent_id: str
+    kind: str
+    name: str
+    enabled: bool
+    deleted: bool
+    pricing_mode: str
+    payment_model: str
+    version: int
+
+
+async def tenant(ledger: Ledger, tenant_id: str) -> TenantRow:
+    """One tenant, deleted or not. Raises ``TenantNotFoundError``."""
+    node = await tree.find(ledger, tenant_id)
+    return _tenant_row(node, await _payment_model_above(ledger, node))
+
+
+async def tenants(ledger: Ledger, tenant_id: str) -> list[TenantRow]:
+    """A tenant and everything below it but deleted ones, each followed by what is below it; siblings by name.
+
+    Raises ``TenantNotFoundError``.
+    """
+    top = await tree.find(ledger, tenant_id)
+    found = [node async for portion in tree.walk(ledger, top) for node in portion]
+    below: dict[str, list[Node]] = {}
+    for node in found[1:]:
+        below.setdefault(node.tenant.parent_id, []).append(node)
+    rows: list[TenantRow] = []
+    pending = [(top, await _payment_model_above(ledger, top))]
+    while pending:
+        node, model_above = pending.pop()
+        rows.append(_tenant_row(node, model_above))
+        siblings = sorted(below.get(node.tenant_id, ()), key=lambda each: rules.comparable(each.tenant.name))
+        pending += [(each, rows[-1].payment_model) for each in reversed(siblings)]
+    return rows
+
+
+async def _payment_model_above(ledger: Ledger, node: Node) -> str:
+    """The payment model that a tenant has unless it says otherwise."""
+    above = [] if node is tree.ROOT_NODE else (await tree.climb(ledger, node))[1:]
+    return next((each.tenant.payment_model for each in above if each.tenant.payment_model), _ROOT_PAYMENT_MODEL)
+
+
+def _tenant_row(node: Node, model_above: str) -> TenantRow:
+    known = node.tenant
+    return TenantRow(
+        tenant_id=node.tenant_id,
+        parent_id=known.parent_id,
+        kind=known.kind,
+        name=known.name,
+        enabled=known.enabled,
+        deleted=known.deleted,
+        pricing_mode=known.pricing_mode,
+        payment_model=known.payment_model or model_above,
+        version=known.version,
+    )
+
+
+_ROOT_PAYMENT_MODEL = records.ROOT_TENANT.payment_model or ""

@@ -251,3 +251,43 @@ async def test_asking_for_what_does_not_exist_is_answered_with_a_sentence() -> N
                 await ask(world, unknown)
     with pytest.raises(queries.ItemNotFoundError, match=r"The catalogue has no offering item nothing\."):
         await explain(world, "cust", "nothing")
+
+
+async def test_a_tenant_is_shown_with_the_payment_model_that_counts_for_it() -> None:
+    world = World()
+    await world.tree()
+    prepaid = {"parent_id": "dist", "kind": "partner", "name": "The MSP", "payment_model": "prepaid"}
+    await world.send("tenant.upserted", "msp", prepaid)
+    assert msgspec.to_builtins(await queries.tenant(world.ledger, "cust")) == {
+        "tenant_id": "cust",
+        "parent_id": "msp",
+        "kind": "customer",
+        "name": "cust",
+        "enabled": True,
+        "deleted": False,
+        "pricing_mode": "trial",
+        "payment_model": "prepaid",
+        "version": 1,
+    }
+    models = {row.tenant_id: row.payment_model for row in await queries.tenants(world.ledger, "root")}
+    assert models == {"root": "pay_as_you_go", "dist": "pay_as_you_go", "msp": "prepaid", "cust": "prepaid"}
+    assert [row.payment_model for row in await queries.tenants(world.ledger, "cust")] == ["prepaid"]
+
+
+async def test_the_tree_lists_everybody_below_a_tenant_siblings_by_name_and_nobody_who_was_deleted() -> None:
+    world = World()
+    await world.tree()
+    for tenant, parent, kind, name in (
+        ("c2", "msp", "customer", "alpha"),
+        ("c3", "msp", "customer", "Zeta"),
+        ("u1", "cust", "unit", "unit"),
+        ("d2", "root", "partner", "another"),
+    ):
+        await world.send("tenant.upserted", tenant, {"parent_id": parent, "kind": kind, "name": name})
+    gone = {"parent_id": "msp", "kind": "customer", "name": "Zeta", "enabled": False}
+    await world.send("tenant.upserted", "c3", gone)
+    await world.send("tenant.deleted", "c3", {})
+    everybody = [row.tenant_id for row in await queries.tenants(world.ledger, "root")]
+    assert everybody == ["root", "d2", "dist", "msp", "c2", "cust", "u1"]
+    assert [row.tenant_id for row in await queries.tenants(world.ledger, "msp")] == ["msp", "c2", "cust", "u1"]
+    assert (await queries.tenant(world.ledger, "c3")).deleted
