@@ -23,7 +23,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 
 from service import settings as configuration
 from service.settings import Settings
-from service.transport import connection, topics
+from service.transport import connection, tolerance, topics
 from service.transport.metrics import Metrics
 from service.transport.pipeline import Pipeline
 
@@ -122,6 +122,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
     def _broker(self) -> KafkaBroker:
         servers, _ = configuration.require_servers(self._settings)
+        tolerance.install()
         broker = KafkaBroker(
             servers.split(","),
             client_id=connection.CLIENT_ID,

@@ -10,12 +10,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from service.ledger.transaction import STEPS_PER_OFFSET
 from service.settings import Settings
-from service.transport import connection, topics
+from service.transport import connection, tolerance, topics
 
 
 @asynccontextmanager
 async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that belongs to no group, for looking. Raises ``KafkaError`` where no broker answers."""
+    tolerance.install()
     consumer = AIOKafkaConsumer(
         **connection.client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
     )
