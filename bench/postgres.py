@@ -85,7 +85,7 @@ class Postgres:
         answer = self._run(
             "pgbench", *self._where(database=False), "-n", "-M", "prepared", "-f", str(file), "-c", str(callers),
             "-j", "1", "-T", str(seconds), "postgres",
-        )  # fmt: skip
+        )  # fmt: skip - one row a line reads best
         found = re.search(r"tps = ([\d.]+) \(without initial", answer)
         if found is None:
             raise LocalServerError(f"pgbench has not said how many transactions there were: {answer[-500:]}")

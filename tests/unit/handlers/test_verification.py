@@ -86,7 +86,7 @@ WRONG: Mapping[str, tuple[str, Attempt, set[tuple[str, str]]]] = {
     "no timer": ("cust", Attempt(timers=[Timer(reservations.expiry("cust", "r"), None)]), {("reservation", "cust")}),
     "a stray timer": ("cust", Attempt(timers=[Timer(reservations.expiry("cust", "x"), 2**50)]), {("timer", "cust")}),
     "nobody knows that it waits": ("cust", Attempt(unwait=[("cust", "w3")]), {("waiting", "cust")}),
-}  # fmt: skip
+}  # fmt: skip - one row a line reads best
 
 
 @pytest.mark.parametrize("name", WRONG)
