@@ -83,8 +83,20 @@ class Postgres:
         file.write_text(script, encoding="utf-8")
         file.chmod(0o644)
         answer = self._run(
-            "pgbench", *self._where(database=False), "-n", "-M", "prepared", "-f", str(file), "-c", str(callers),
-            "-j", "1", "-T", str(seconds), "postgres",
+            "pgbench",
+            *self._where(database=False),
+            "-n",
+            "-M",
+            "prepared",
+            "-f",
+            str(file),
+            "-c",
+            str(callers),
+            "-j",
+            "1",
+            "-T",
+            str(seconds),
+            "postgres",
         )  # fmt: skip - one row a line reads best
         found = re.search(r"tps = ([\d.]+) \(without initial", answer)
         if found is None:
