@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
 import uvloop
 
-from bench import engine, ledger, report
+from bench import engine, ledger, pipeline, report
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Every figure is the median of that many rounds.")]
 Batch = Annotated[int, typer.Option(min=1, help="Events that are decided together.")]
+Partners = Annotated[int, typer.Option(min=1, help="Direct partners: the customers' shards follow from them.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer and shorter measurements, for a first look.")]
 COLLECTOR_THRESHOLDS = (100_000, 50, 100)
 
@@ -43,7 +44,7 @@ def run_ledger(rounds: Rounds = 3, quick: Quick = False, as_json: AsJson = False
 def run_engine(
     customers: Annotated[int, typer.Option(min=1)] = 400,
     workloads: Annotated[int, typer.Option(min=1, help="Of each customer.")] = 25,
-    partners: Annotated[int, typer.Option(min=1, help="Direct partners: the customers' shards follow from them.")] = 8,
+    partners: Partners = 8,
     batch: Batch = 2000,
     rounds: Rounds = 3,
     profile: Annotated[bool, typer.Option("--profile", help="Show the functions where the time goes.")] = False,
@@ -62,10 +63,28 @@ def run_engine(
     finish(job, as_json)
 
 
-def finish(job: Coroutine[Any, Any, report.Report], as_json: bool) -> None:
+@app.command("pipeline")
+def run_pipeline(
+    customers: Annotated[int, typer.Option(min=1)] = 500,
+    workloads: Annotated[int, typer.Option(min=1, help="Of each customer; each has four events.")] = 40,
+    partners: Partners = 8,
+    roles: Annotated[list[str] | None, typer.Option(help="Roles of an instance; once for each instance.")] = None,
+    rounds: Rounds = 3,
+    quick: Quick = False,
+    as_json: AsJson = False,
+) -> None:
+    """Kafka to Kafka: throughput beside passing messages on and a textbook handler, and latency at half load."""
+    shape = pipeline.Shape(customers, workloads, partners)
+    if quick:
+        shape, rounds = pipeline.Shape(100, 50, partners), 1
+    chosen = roles or [pipeline.ALL_ROLES]
+    finish(lambda: pipeline.run(shape=shape, rounds=rounds, roles=chosen, quick=quick), as_json)
+
+
+def finish(job: Coroutine[Any, Any, report.Report] | Callable[[], report.Report], as_json: bool) -> None:
     """Run a benchmark and print what it found; what is missing is said in a sentence, with exit code 1."""
     try:
-        found = uvloop.run(job)
+        found = job() if callable(job) else uvloop.run(job)
     except (LocalServerError, ProfilerMissingError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -35,11 +35,12 @@ _GIB = 2**30
 
 
 class Event(NamedTuple):
-    """A message as a producer sends it; ``topic`` with prefix, ``key`` is the tenant."""
+    """A message as a producer sends it; ``topic`` with prefix, ``key`` the tenant, ``id`` the one in the value."""
 
     topic: str
     key: bytes
     value: bytes
+    id: str
 
 
 class Workload(NamedTuple):
@@ -171,9 +172,10 @@ class Fleet:
         self._number += 1
         self._now_us += 1
         seconds, micros = divmod(self._now_us, 1_000_000)
+        event_id = f"{self._number:012x}-{name}"
         envelope = {
             "specversion": "1.0",
-            "id": f"{self._number:012x}-{name}",
+            "id": event_id,
             "source": "/bench",
             "type": type_,
             "subject": subject or tenant,
@@ -182,7 +184,7 @@ class Fleet:
             "data": data,
         }
         topic = self._prefix + table.INBOUND[type_].topic
-        return Event(topic, tenant.encode(), json.dumps(envelope, separators=(",", ":")).encode())
+        return Event(topic, tenant.encode(), json.dumps(envelope, separators=(",", ":")).encode(), event_id)
 
     def _identifier(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
