@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from service import records
 from service.handlers import backlogs
 from service.handlers.announcements import MESSAGE_REJECTED
+from service.handlers.engine import Engine
 from service.handlers.work import Arrival
 from service.ledger.errors import LedgerUnavailable
 from service.ledger.outbox import Facts
 from service.ledger.reference import ReferenceLedger
-from service.ledger.transaction import SILENT_PREFIX, Outcome, RecordKey, Transaction
+from service.ledger.transaction import SILENT_PREFIX, Account, IndexKey, Outcome, Record, RecordKey, Transaction
 from service.records import Reservation, Workload
 from tests.unit.handlers.world import CATALOG, World
 
@@ -431,3 +432,80 @@ async def facts_of(world: World) -> list[str]:
     kept = [event["id"] for event, fact in zip(events, facts, strict=True) if fact]
     assert all(event["type"] != MESSAGE_REJECTED or event["data"]["context"].get("code") != "1000" for event in events)
     return sorted(kept)
+
+
+# --- several instances at once
+
+
+class Slow(ReferenceLedger):
+    """A ledger whose answers take their time, so that whoever else asks comes in between."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__(shards=4)
+        self.chance = chance
+
+    async def pause(self) -> None:
+        for _ in range(self.chance.randint(0, 3)):
+            await asyncio.sleep(0)
+
+    async def commit(self, shard: int, transactions: Sequence[Transaction], now_ms: int) -> list[Outcome]:
+        await self.pause()
+        outcomes = await super().commit(shard, transactions, now_ms)
+        await self.pause()
+        return outcomes
+
+    async def read(self, keys: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Record | None]:
+        found = await super().read(keys)
+        await self.pause()
+        return found
+
+    async def accounts(self, tenants: Mapping[int, Sequence[str]]) -> dict[str, dict[str, Account]]:
+        found = await super().accounts(tenants)
+        await self.pause()
+        return found
+
+    async def index_sizes(self, keys: Mapping[int, Sequence[IndexKey]]) -> dict[IndexKey, int]:
+        found = await super().index_sizes(keys)
+        await self.pause()
+        return found
+
+    async def locate(self, tenants: Sequence[str]) -> dict[str, int]:
+        found = await super().locate(tenants)
+        await self.pause()
+        return found
+
+
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 60), batch=st.sampled_from((1, 7, 1000)))
+def test_several_instances_at_once_end_as_one_would(seed: int, length: int, batch: int) -> None:
+    asyncio.run(check_instances(seed, length, batch))
+
+
+async def check_instances(seed: int, length: int, batch: int) -> None:
+    chance = random.Random(seed)
+    limits = chance.random() < 0.5
+    history = Author(chance, limits=limits).history(length)
+    one, many = World(), World(ledger=Slow(chance))
+    await deliver(one, arrivals(one, tree()), 1000)
+    await deliver(one, arrivals(one, history), 1)
+    await deliver(many, arrivals(many, partners()), 1)
+    arrived = arrivals(many, customers() + history)
+    topics: dict[str, list[Arrival]] = {}
+    for arrival in arrived:
+        assert arrival.origin is not None
+        topics.setdefault(arrival.origin.topic, []).append(arrival)
+    engines = [many.start() for _ in topics]
+    streams = [stream(engine, part, batch, chance) for engine, part in zip(engines, topics.values(), strict=True)]
+    await asyncio.gather(*streams)
+    await deliver(many, [], batch)
+    check_conservation(many)
+    await check_announcements(many)
+    if not limits:
+        assert await state_of(many) == await state_of(one)
+
+
+async def stream(engine: Engine, part: Sequence[Arrival], batch: int, chance: random.Random) -> None:
+    """One instance's share: a topic, and now and then what is due."""
+    for first in range(0, len(part), batch):
+        await engine.handle(part[first : first + batch])
+        if chance.random() < 0.5:
+            await engine.run_due(range(4))
