@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, ledger, pipeline, report
+from bench import engine, ledger, memory, pipeline, report
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -79,6 +79,18 @@ def run_pipeline(
         shape, rounds = pipeline.Shape(100, 50, partners), 1
     chosen = roles or [pipeline.ALL_ROLES]
     finish(lambda: pipeline.run(shape=shape, rounds=rounds, roles=chosen, quick=quick), as_json)
+
+
+@app.command("memory")
+def run_memory(
+    workloads: Annotated[
+        int, typer.Option(min=100, help="A hundred for each customer, with two plans each.")
+    ] = 100_000,
+    batch: Batch = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """Bytes in Redis for a workload, and what they are spent on."""
+    finish(memory.run(workloads=workloads, batch=batch), as_json)
 
 
 def finish(job: Coroutine[Any, Any, report.Report] | Callable[[], report.Report], as_json: bool) -> None:

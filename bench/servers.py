@@ -45,6 +45,14 @@ class BenchRedis:
         found = [seen[name] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in seen]
         return Scripts(sum(each["calls"] for each in found), sum(each["usec"] for each in found) / 1e6)
 
+    def used_memory(self) -> int:
+        """Bytes that Redis has in use, for data and for itself."""
+        return int(self.client.info("memory")["used_memory"])
+
+    def resident_memory(self) -> int:
+        """Bytes that its process has of the machine's memory."""
+        return int(self.client.info("memory")["used_memory_rss"])
+
     def cpu_seconds(self) -> float:
         """The processor time of the server's main thread."""
         usage = self.client.info("cpu")
