@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -67,20 +67,22 @@ def workloads(tenant: str, json: Json = False) -> None:
 
 def explain(tenant: str, item: str, json: Json = False) -> None:
     """Show what limits an item for a tenant, from the tenant up to root, who holds it and who waits for it."""
+    from service import catalog
     from service.handlers import queries
 
     shown = _ask(lambda core: queries.explain(core.ledger, core.catalog, tenant, item))
     if json:
         console.print_json(shown)
         return
+    unit = catalog.load(console.settings().catalog_file).item(item).unit
     levels = [
         (
             level["tenant_id"],
             level["kind"],
-            level["used"],
-            level["reserved"],
-            quota_text(level["quota"], "quantity"),
-            "any number" if level["available"] is None else level["available"],
+            quantity(level["used"], unit),
+            quantity(level["reserved"], unit),
+            quota_text(level["quota"], unit),
+            "any number" if level["available"] is None else quantity(level["available"], unit),
             bar(level["used"], level["quota"]),
         )
         for level in shown["levels"]
@@ -88,12 +90,21 @@ def explain(tenant: str, item: str, json: Json = False) -> None:
     columns = ("tenant", "kind", "used#", "reserved#", "quota#", "available#", "")
     console.print_table(f"{item} on the way from {tenant} up", columns, levels)
     holders = [
-        (row["tenant_id"], row.get("workload_id") or "", row.get("quantity", row.get("used")))
+        (row["tenant_id"], row.get("workload_id") or "", quantity(row.get("quantity", row.get("used")), unit))
         for row in shown["largest_holders"]
     ]
-    console.print_table("Largest holders", ("tenant", "workload", "units#"), holders)
+    _print_some("Largest holders", ("tenant", "workload", "units#"), holders, "Nobody holds any.")
     waiting = [(row["tenant_id"], row["workload_id"], row["since"]) for row in shown["waiting"]]
-    console.print_table("Waiting, longest first", ("tenant", "workload", "since"), waiting)
+    title = "Waiting, longest first" + (f" (the first {len(waiting)})" if len(waiting) == queries.WAITING_MAX else "")
+    _print_some(title, ("tenant", "workload", "since"), waiting, "Nobody waits.")
+
+
+def _print_some(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], none: str) -> None:
+    """A table, or a sentence where it would be empty."""
+    if rows:
+        console.print_table(title, columns, rows)
+    else:
+        typer.echo(none)
 
 
 def quantity(value: int, unit: str) -> str:

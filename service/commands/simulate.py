@@ -1,52 +1,64 @@
-"""A realistic fleet, published as its agents and plans would publish it, and how fast the service follows."""
+"""A realistic fleet, published as its agents and plans would publish it, and how the service keeps up.
+
+The way of the events is that of any producer: nothing of the service's own is used but the names of the topics. What is
+measured is the whole: when every event is decided, and when all that follows from it is announced.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
+import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
+from rich.console import Console
+from rich.status import Status as Spinner
 
 from service.commands import console
-from service.commands.console import Json
+from service.commands.console import CommandError, Json
+from service.commands.fleet import Event, Fleet
 from service.settings import Settings
 
-ITEMS = (
-    "pw_base_workstations",
-    "pw_base_servers",
-    "pw_base_vms",
-    "pw_base_storage",
-    "pw_pack_adv_management",
-    "pw_pack_adv_security",
-)
-PLANS = (
-    ("backup", ("backup.files", "backup.image")),
-    ("patching", ("backup.files", "management.patch_management")),
-    ("protection", ("backup.files", "security.url_filtering", "security.antimalware_realtime")),
-)
-TYPES = ("workstation", "workstation", "workstation", "server", "vm")
-CUSTOMERS_PER_PARTNER = 50
-TRICKLE_SHARE = {"usage": 0.8, "plan": 0.15, "remove": 0.05}  # of what goes on after the fleet is there
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-Tenants = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many customers.")]
+    from service.transport.status import Observatory, Status
+
+LOOK_SECONDS = 0.25  # between two looks at what is not decided and not announced yet
+SLICE_SECONDS = 0.01  # events of a rate are sent in slices
+UNPACED_SLICE = 500  # events in a row where there is no rate; then others have their turn
+IDLE_SECONDS_MAX = 900.0
+
+Tenants = Annotated[int, typer.Option(min=1, max=100_000, help="How many customers; partners come on top.")]
 PerTenant = Annotated[int, typer.Option(min=1, max=100_000, help="Workloads of each customer.")]
-Rate = Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as Kafka takes them.")]
-Seconds = Annotated[float, typer.Option(min=0, help="How long the fleet goes on reporting, once it is there.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same events.")]
+Rate = Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as they can be sent.")]
+Seconds = Annotated[float, typer.Option(min=0, help="How long daily life goes on once all workloads are there.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fleet.")]
 
 
-class Event(NamedTuple):
-    """One event on its way to a topic."""
+class Figures(msgspec.Struct):
+    """What was measured. Rates are per second, from the first event on: until all were sent, decided, announced."""
 
-    topic: str
-    type: str
-    tenant: str
-    data: dict[str, Any]
+    seed: int
+    tenants: int
+    workloads: int
+    published: int
+    announced: int
+    published_per_second: float
+    decided_per_second: float
+    announced_per_second: float
+    seconds: dict[str, float]
+    lag_max: int
+    outbox_max: int
+    events: dict[str, int]
+    announcements: dict[str, int]
 
 
 def register(application: typer.Typer) -> None:
@@ -57,137 +69,226 @@ def register(application: typer.Typer) -> None:
 def simulate(
     tenants: Tenants = 100,
     workloads_per_tenant: PerTenant = 20,
-    rate: Rate = 0,
-    seconds: Seconds = 0,
+    rate: Rate = 1000,
+    seconds: Seconds = 10,
     seed: Seed = 1,
     json: Json = False,
 ) -> None:
-    """Publish a fleet (partners, customers, workloads, plans, usage) and measure how fast it is decided."""
-    figures = console.run(_simulate(console.settings(), _Fleet(tenants, workloads_per_tenant, seed), rate, seconds))
+    """Publish a fleet: tenants, plans, workloads, then their daily life; and measure how the service keeps up."""
+    fleet = Fleet(customers=tenants, workloads=workloads_per_tenant, seed=seed)
+    figures = console.run(_simulate(console.settings(), fleet, rate, seconds, seed))
     if json:
-        console.print_json(figures)
-        return
-    for name, value in figures.items():
-        typer.echo(f"{name.replace('_', ' ')}: {value}")
+        console.print_json(msgspec.to_builtins(figures))
+    else:
+        _print(figures)
 
 
-class _Fleet:
-    """The events of a fleet, always the same for a seed."""
-
-    def __init__(self, tenants: int, workloads_per_tenant: int, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.seed = seed
-        self.customers = [f"sim{seed}-customer-{number}" for number in range(tenants)]
-        self.workloads_per_tenant = workloads_per_tenant
-
-    def tenants(self) -> Iterator[Event]:
-        """Partners with unlimited items, customers with soft, hard and no quotas, some of them prepaid."""
-        for first in range(0, len(self.customers), CUSTOMERS_PER_PARTNER):
-            partner = f"sim{self.seed}-partner-{first // CUSTOMERS_PER_PARTNER}"
-            yield from self._tenant(partner, "root", "partner", None, "pay_as_you_go")
-            for customer in self.customers[first : first + CUSTOMERS_PER_PARTNER]:
-                kind = self.random.choice(("none", "soft", "hard", "prepaid"))
-                value = self.random.randint(1, 2 * self.workloads_per_tenant)
-                quota = {"value": value, "overage": 0 if kind == "hard" else None} if kind != "none" else None
-                model = "prepaid" if kind == "prepaid" else "pay_as_you_go"
-                yield from self._tenant(customer, partner, "customer", quota, model)
-
-    @staticmethod
-    def _tenant(tenant: str, parent: str, kind: str, quota: dict[str, Any] | None, model: str) -> Iterator[Event]:
-        content = {"parent_id": parent, "kind": kind, "name": tenant, "payment_model": model}
-        yield Event("tenant-changes", "tenant.upserted", tenant, content)
-        items = [{"name": item, "status": 1, "quota": quota} for item in ITEMS if item != "pw_base_storage"]
-        items.append({"name": "pw_base_storage", "status": 1, "quota": None})
-        yield Event("tenant-changes", "offering_items.set", tenant, {"items": items})
-
-    def workloads(self) -> Iterator[Event]:
-        """Plans, registrations, and which plan goes to which workload, customer by customer in turn."""
-        for customer in self.customers:
-            for plan, features in PLANS:
-                content = {"plan_id": plan, "features": list(features)}
-                yield Event("plan-changes", "plan.saved", customer, content)
-        for number in range(self.workloads_per_tenant):
-            for customer in self.customers:
-                content = {"workload_id": f"w-{number}", "type": self.random.choice(TYPES)}
-                yield Event("workload-events", "workload.registered", customer, content)
-                plan = self.random.choice(PLANS)[0]
-                applied = {"plan_id": plan, "workload_ids": [f"w-{number}"]}
-                yield Event("plan-changes", "plan.applied", customer, applied)
-
-    def trickle(self) -> Iterator[Event]:
-        """What goes on afterwards, for ever: usage reports, plans on other workloads, workloads that go."""
-        while True:
-            customer = self.random.choice(self.customers)
-            workload = f"w-{self.random.randrange(self.workloads_per_tenant)}"
-            kind = self.random.choices(tuple(TRICKLE_SHARE), tuple(TRICKLE_SHARE.values()))[0]
-            if kind == "usage":
-                usage = {"workload_id": workload, "usage": {"storage_bytes": self.random.randrange(10**12)}}
-                yield Event("workload-events", "workload.usage_reported", customer, usage)
-            elif kind == "plan":
-                plan = self.random.choice(PLANS)[0]
-                yield Event("plan-changes", "plan.applied", customer, {"plan_id": plan, "workload_ids": [workload]})
-            else:
-                yield Event("workload-events", "workload.removed", customer, {"workload_id": workload})
+def _print(figures: Figures) -> None:
+    whole = figures.seconds
+    rows = [
+        ("published", figures.published, whole["published"], figures.published_per_second),
+        ("decided", figures.published, whole["decided"], figures.decided_per_second),
+        ("announced", figures.announced, whole["announced"], figures.announced_per_second),
+    ]
+    shown = [(name, f"{count:,}", f"{seconds:,.1f}", f"{speed:,.0f}") for name, count, seconds, speed in rows]
+    title = f"{figures.tenants:,} tenants, {figures.workloads:,} workloads, seed {figures.seed}"
+    console.print_table(title, ("", "events#", "after seconds#", "per second#"), shown)
+    typer.echo(f"At most {figures.lag_max:,} events were not decided, and {figures.outbox_max:,} not announced.")
+    console.print_table("Published", ("event", "count#"), [(name, f"{n:,}") for name, n in figures.events.items()])
+    announced = [(name, f"{n:,}") for name, n in figures.announcements.items()]
+    console.print_table("Announced", ("topic", "messages#"), announced)
 
 
-async def _simulate(settings: Settings, fleet: _Fleet, rate: float, seconds: float) -> dict[str, Any]:
+async def _simulate(settings: Settings, fleet: Fleet, rate: float, seconds: float, seed: int) -> Figures:
     from service import core
-    from service.transport import status
+    from service.transport import offsets, status
 
     async with (
         core.open_core(settings) as opened,
         status.observatory(settings, opened.ledger, opened.board) as observatory,
+        offsets.reader(settings) as reader,
+        _producer(settings) as producer,
     ):
-        prepared = await _publish(settings, fleet.tenants(), 0, None)
-        await observatory.wait_idle(3600)
-        began = time.monotonic()
-        published = await _publish(settings, fleet.workloads(), rate, None)
-        if seconds:
-            published += await _publish(settings, fleet.trickle(), rate, seconds)
-        sent = time.monotonic() - began
-        await observatory.wait_idle(3600)
-        took = time.monotonic() - began
-    return {
-        "tenant_events": prepared,
-        "events": published,
-        "published_per_second": round(published / sent),
-        "decided_and_announced_per_second": round(published / took),
-        "seconds": round(took, 2),
-    }
+        if not any("consume" in member.roles for member in await observatory.instances()):
+            raise CommandError("Nobody would decide these events: start an instance with `apportion serve`.")
+        sender = _Sender(producer, settings.topic_prefix)
+        with _spinner() as show:
+            show("Publishing tenants and plans …")
+            for prepared in (fleet.tenants(), fleet.plans()):
+                await sender.send(prepared, 0)
+                _require_idle(await observatory.wait_idle(IDLE_SECONDS_MAX))
+            sender.counts.clear()
+            before = await _ends(settings, reader)
+            measured = await _measure(sender, observatory, fleet, rate, seconds, show)
+        after = await _ends(settings, reader)
+    announcements = {topic: after[topic] - before[topic] for topic in after}
+    return _figures(measured, sender.counts, announcements, seed=seed, fleet=fleet)
 
 
-async def _publish(settings: Settings, events: Iterator[Event], rate: float, seconds: float | None) -> int:
-    """Publish events at a rate; answers how many."""
+def _producer(settings: Settings) -> AIOKafkaProducer:
     from aiokafka import AIOKafkaProducer
 
     from service.transport import connection
 
-    began = time.monotonic()
-    run = time.time_ns()
-    count = 0
     options = connection.client_options(settings)
-    async with AIOKafkaProducer(**options, enable_idempotence=True, linger_ms=10, max_batch_size=262_144) as producer:
-        for event in events:
+    return AIOKafkaProducer(**options, enable_idempotence=True, linger_ms=5, max_batch_size=262_144)
+
+
+class _Measured(msgspec.Struct):
+    """Seconds since the first event, and the largest heaps on the way."""
+
+    published: float = 0.0
+    decided: float = 0.0
+    announced: float = 0.0
+    lag_max: int = 0
+    outbox_max: int = 0
+
+
+async def _measure(
+    sender: _Sender,
+    observatory: Observatory,
+    fleet: Fleet,
+    rate: float,
+    seconds: float,
+    show: Callable[[str], None],
+) -> _Measured:
+    """Send everything, and look at the service until all of it is announced."""
+    measured = _Measured()
+    began = time.monotonic()
+    sending = asyncio.create_task(_send_all(sender, fleet, rate, seconds))
+    try:
+        while not measured.announced:
+            finished = sending.done()  # before looking: what is seen then is all there is
+            if finished and not measured.published:
+                measured.published = sending.result() - began
+            seen = await observatory.read()
+            now = time.monotonic() - began
+            lag = sum(seen.lag.values())
+            measured.lag_max, measured.outbox_max = max(measured.lag_max, lag), max(measured.outbox_max, seen.outbox)
+            show(f"{sender.total:,} events sent, {lag:,} not decided, {seen.outbox:,} not announced")
+            if finished and not (measured.decided or lag or seen.delayed):
+                measured.decided = now
+            if finished and seen.idle:
+                measured.announced = now
+            elif finished and now > measured.published + IDLE_SECONDS_MAX:
+                _require_idle(seen)
+            await asyncio.wait([sending], timeout=0 if finished else LOOK_SECONDS)
+    finally:
+        sending.cancel()
+    return measured
+
+
+def _require_idle(seen: Status) -> None:
+    if not seen.idle:
+        lag = sum(seen.lag.values())
+        raise CommandError(
+            f"The service does not keep up: {lag} events are not decided, {seen.delayed} not finished and "
+            f"{seen.outbox} announcements not published after {IDLE_SECONDS_MAX:.0f} seconds."
+        )
+
+
+async def _send_all(sender: _Sender, fleet: Fleet, rate: float, seconds: float) -> float:
+    """Let the workloads arrive, then let their life go on for so long; answers when the last event was taken."""
+    await sender.send(fleet.arrivals(), rate)
+    await sender.send(fleet.daily_life(), rate, seconds)
+    return time.monotonic()
+
+
+class _Sender:
+    """Publishes events as any producer would, at a rate."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic_prefix: str) -> None:
+        from schemas import table
+
+        self._producer = producer
+        self._topics = {name: topic_prefix + event.topic for name, event in table.INBOUND.items()}
+        self._run = time.time_ns()
+        self.total = 0
+        self.counts: Counter[str] = Counter()
+
+    async def send(self, events: Iterable[Event], rate: float, seconds: float | None = None) -> None:
+        """Send events, at most for so long, and wait until Kafka has them. Raises ``KafkaError``."""
+        began = time.monotonic()
+        for sent, event in enumerate(events):
             elapsed = time.monotonic() - began
             if seconds is not None and elapsed >= seconds:
                 break
-            if rate and count / rate > elapsed:
-                await asyncio.sleep(count / rate - elapsed)
-            count += 1
-            value = json.dumps(_envelope(event, f"{run}-{count}")).encode()
-            topic = settings.topic_prefix + event.topic
-            headers = [("content-type", b"application/cloudevents+json")]
-            await producer.send(topic, value, key=event.tenant.encode(), headers=headers)
-    return count
+            if rate and sent >= elapsed * rate:
+                await asyncio.sleep(max(SLICE_SECONDS, (sent + 1) / rate - elapsed))
+            elif sent % UNPACED_SLICE == 0:
+                await asyncio.sleep(0)
+            await self._send_one(event)
+        await self._producer.flush()
+
+    async def _send_one(self, event: Event) -> None:
+        self.total += 1
+        self.counts[event.type] += 1
+        type_ = f"apportion.{event.type}.v1"
+        content = {
+            "specversion": "1.0",
+            "id": f"{self._run}-{self.total}",
+            "source": "/apportion/simulate",
+            "type": type_,
+            "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "tenantid": event.tenant,
+            "data": event.data,
+        }
+        await self._producer.send(
+            self._topics[type_],
+            json.dumps(content).encode(),
+            key=event.tenant.encode(),
+            headers=[("content-type", b"application/cloudevents+json")],
+        )
 
 
-def _envelope(event: Event, event_id: str) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": event_id,
-        "source": "/simulate",
-        "type": f"apportion.{event.type}.v1",
-        "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "tenantid": event.tenant,
-        "data": event.data,
-    }
+async def _ends(settings: Settings, reader: AIOKafkaConsumer) -> dict[str, int]:
+    """How many messages each outbound topic has had."""
+    from aiokafka import TopicPartition
+
+    from service.transport import topics
+
+    counts = {settings.topic_prefix + topic: 0 for topic in topics.OUTBOUND}
+    partitions = [TopicPartition(name, number) for name in counts for number in reader.partitions_for_topic(name) or ()]
+    for partition, end in (await reader.end_offsets(partitions)).items():
+        counts[partition.topic] += end
+    return {topics.bare(settings, name): count for name, count in counts.items()}
+
+
+def _figures(
+    measured: _Measured,
+    counts: Mapping[str, int],
+    announcements: Mapping[str, int],
+    *,
+    seed: int,
+    fleet: Fleet,
+) -> Figures:
+    published, announced = sum(counts.values()), sum(announcements.values())
+    return Figures(
+        seed=seed,
+        tenants=len(fleet.customers),
+        workloads=fleet.size,
+        published=published,
+        announced=announced,
+        published_per_second=round(published / measured.published, 1),
+        decided_per_second=round(published / measured.decided, 1),
+        announced_per_second=round(announced / measured.announced, 1),
+        seconds={
+            "published": round(measured.published, 3),
+            "decided": round(measured.decided, 3),
+            "announced": round(measured.announced, 3),
+        },
+        lag_max=measured.lag_max,
+        outbox_max=measured.outbox_max,
+        events=dict(sorted(counts.items())),
+        announcements={topic: count for topic, count in announcements.items() if count},
+    )
+
+
+@contextmanager
+def _spinner() -> Iterator[Callable[[str], None]]:
+    """What is going on, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Spinner("", console=Console(stderr=True)) as spinner:
+        yield spinner.update
