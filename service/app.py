@@ -92,10 +92,16 @@ class Service:
         )
         self.ledger = observed.observe(core.ledger, self.metrics, self._signal, self.incarnations.suspect)
         self.engine = Engine(self.ledger, core.catalog, options(settings), self.metrics)
-        self._publishers = [Publisher(connection.client_options(settings), settings.topic_prefix) for _ in range(2)]
+        self._publishers = [self._publisher(use) for use in ("dead letters", "announcements")]
         self._build_intake(self._publishers[0])
         self._build_shares(self._publishers[1])
         self.web = self._build_web() if "http" in roles else None
+
+    def _publisher(self, use: str) -> Publisher:
+        def report(reason: str | None) -> None:
+            self.health.set(use, None if reason is None else f"Kafka does not take {use}: {reason}")
+
+        return Publisher(connection.client_options(self.settings), self.settings.topic_prefix, report)
 
     def _build_intake(self, publisher: Publisher) -> None:
         """What takes events in."""
@@ -241,7 +247,7 @@ class Service:
         if problem:
             raise StartError(problem)
 
-    def _report_ledger(self, error: LedgerUnavailable | None) -> None:
+    def _report_ledger(self, error: Exception | None) -> None:
         self.health.set("ledger", None if error is None else f"The ledger cannot be used: {error}")
 
     def _description(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from service.ledger.base import Ledger
-from service.ledger.errors import LedgerUnavailable
+from service.ledger.errors import LedgerError, LedgerUnavailable
 from service.transport.metrics import Metrics
 
 LOOK_SECONDS = 0.5
@@ -40,8 +40,8 @@ class Gate:
         while True:
             try:
                 self.judge(sum((await self._ledger.outbox_depths()).values()))
-            except LedgerUnavailable as error:  # without the ledger nothing is taken in anyway
-                log.debug("the outboxes could not be measured", reason=error.reason)
+            except (LedgerUnavailable, LedgerError) as error:  # without the ledger nothing is taken in anyway
+                log.debug("the outboxes could not be measured", reason=str(error))
             await asyncio.sleep(LOOK_SECONDS)
 
     def judge(self, depth: int) -> None:

@@ -40,7 +40,10 @@ class Health:
         else:
             self._reasons[subject] = reason
         if (before is None) != (reason is None):
-            (log.info if reason is None else log.warning)("health", subject=subject, reason=reason or "is well")
+            if reason is None:
+                log.info("nothing is wrong any more", subject=subject)
+            else:
+                log.warning("not ready", subject=subject, reason=reason)
             self._changed.set()
         self._metrics.ready.set(0 if self._reasons else 1)
 

@@ -18,7 +18,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from service.ledger.client import Client
-from service.ledger.errors import LedgerUnavailable
+from service.ledger.errors import LedgerError, LedgerUnavailable
 from service.transport import board
 from service.transport.board import Board
 from service.transport.metrics import Metrics
@@ -133,8 +133,8 @@ class Incarnations:
         while True:
             try:
                 await self.look()
-            except LedgerUnavailable as error:
-                log.debug("the incarnation of Redis could not be seen", reason=error.reason)
+            except (LedgerUnavailable, LedgerError) as error:
+                log.debug("the incarnation of Redis could not be seen", reason=str(error))
                 await asyncio.sleep(LOOK_SECONDS / 5)
                 continue
             self._suspected.clear()

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 import msgspec
 import structlog
 
 from service.ledger.base import Ledger
-from service.ledger.errors import LedgerUnavailable
+from service.ledger.errors import LedgerError, LedgerUnavailable
 from service.transport import board
 from service.transport.board import Board
 from service.transport.metrics import Metrics
+
+ANSWER_SECONDS_MAX = 3.0  # then the ledger counts as away
 
 log = structlog.get_logger(__name__)
 
@@ -188,19 +191,30 @@ async def keep(
     shards: int,
     seconds: float,
     metrics: Metrics,
-    report: Callable[[LedgerUnavailable | None], None],
+    report: Callable[[Exception | None], None],
 ) -> None:
     """Beat and renew for ever; each lease belongs to the instances with its role.
 
     ``report`` hears each time whether the ledger could be written to.
     """
     while True:
-        try:
-            await membership.beat()
-            for lease, role in leases:
-                await lease.renew(share(membership.id, membership.with_role(role), shards))
-                metrics.shards.labels(lease.name).set(len(lease.held()))
-            report(None)
-        except LedgerUnavailable as error:
-            report(error)
+        problem = await _attempt(membership.beat())
+        for lease, role in leases:
+            # Where the last heartbeat failed, those who lived before it count: a Redis that is too full for heartbeats
+            # is emptied by nobody but the holders of its outboxes.
+            wanted = share(membership.id, membership.with_role(role), shards)
+            problem = await _attempt(lease.renew(wanted)) or problem
+            metrics.shards.labels(lease.name).set(len(lease.held()))
+        report(problem)
         await asyncio.sleep(seconds)
+
+
+async def _attempt(work: Coroutine[Any, Any, None]) -> Exception | None:
+    """Do something within a bound; the error, if any."""
+    try:
+        await asyncio.wait_for(work, ANSWER_SECONDS_MAX)
+    except TimeoutError:
+        return LedgerUnavailable("timeout", f"no answer in {ANSWER_SECONDS_MAX:g} seconds")
+    except (LedgerUnavailable, LedgerError) as error:
+        return error
+    return None

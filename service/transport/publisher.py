@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -35,15 +35,21 @@ log = structlog.get_logger(__name__)
 
 
 class Publisher:
-    """Publishes announcements under the prefix. ``reachable`` says whether the last try succeeded."""
+    """Publishes announcements under the prefix.
 
-    def __init__(self, options: dict[str, Any], topic_prefix: str) -> None:
+    ``report`` hears the reason when Kafka does not take messages any more, and None when it does again.
+    """
+
+    def __init__(
+        self, options: dict[str, Any], topic_prefix: str, report: Callable[[str | None], None] = lambda _: None
+    ) -> None:
         self._options = options
         self._prefix = topic_prefix
+        self._report = report
         self._producer: AIOKafkaProducer | None = None
         self._hashes: dict[str, int] = {}
         self._lock = asyncio.Lock()  # one order for all: batches of two callers never overtake each other
-        self.reachable = True
+        self._reachable = True
 
     async def close(self) -> None:
         """Let go of the producer; what is not acknowledged is lost to nobody, as its caller has not moved on."""
@@ -162,14 +168,16 @@ class Publisher:
         await asyncio.sleep(min(PAUSE_SECONDS_MAX, 0.05 * 2**tries) * random.uniform(0.5, 1.0))
 
     def _note_unreachable(self, reason: str) -> None:
-        if self.reachable:
+        if self._reachable:
             log.warning("Kafka does not take messages; trying until it does", reason=reason)
-        self.reachable = False
+            self._report(reason)
+        self._reachable = False
 
     def _note_reachable(self) -> None:
-        if not self.reachable:
+        if not self._reachable:
             log.info("Kafka takes messages again")
-        self.reachable = True
+            self._report(None)
+        self._reachable = True
 
 
 def _append(entry: tuple[Any, list[Message]], key: bytes | None, message: Message) -> bool:

@@ -18,7 +18,7 @@ from service.catalog import Catalog
 from service.handlers import announcements
 from service.handlers.announcements import Message, Origin
 from service.ledger.base import Ledger
-from service.ledger.errors import LedgerUnavailable
+from service.ledger.errors import LedgerError, LedgerUnavailable
 from service.ledger.outbox import Entry
 from service.transport import topics
 from service.transport.membership import Leases
@@ -95,7 +95,7 @@ class Relay:
                 count = await self.relay(None if stopping else touched)
                 failures = 0
                 self._note_available()
-            except LedgerUnavailable as error:
+            except (LedgerUnavailable, LedgerError) as error:
                 count = 0
                 failures += 1
                 await self._rest(error, failures)
@@ -169,9 +169,9 @@ class Relay:
             self._metrics.announcement_latency.observe(max(0, now_ms - time_ms(messages[first])) / 1000)
             first += len(some)
 
-    async def _rest(self, error: LedgerUnavailable, failures: int) -> None:
+    async def _rest(self, error: Exception, failures: int) -> None:
         if self._available:
-            log.warning("the relay waits for the ledger", reason=error.reason, error=str(error))
+            log.warning("the relay waits for the ledger", error=str(error))
         self._available = False
         await asyncio.sleep(min(RETRY_SECONDS_MAX, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
 

@@ -1,0 +1,282 @@
+"""The parts of the transport that need no server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaConnectionError
+from aiokafka.partitioner import DefaultPartitioner
+
+from schemas import table
+from service.handlers.work import Arrival
+from service.ledger.errors import LedgerUnavailable
+from service.ledger.reference import ReferenceLedger
+from service.settings import Settings
+from service.transport import dead_letters, observed, publisher, reading, relay, topics
+from service.transport.commits import Commits
+from service.transport.gate import Gate
+from service.transport.metrics import Metrics
+from service.transport.publisher import Publisher
+from service.transport.reading import Read
+from service.transport.relay import Signal
+
+PLACE = TopicPartition("t.workload-events", 2)
+
+
+def record(value: bytes | None, offset: int = 5, *, key: bytes | None = b"c", partition: int = 2) -> ConsumerRecord:
+    headers = (("content-type", b"application/cloudevents+json"), ("trace", b"\xff"), ("none", None))
+    return ConsumerRecord(PLACE.topic, partition, offset, 1_700_000_000_123, 0, key, value, None, 1, 1, headers)
+
+
+def event(**changes: Any) -> bytes:
+    content = {
+        "specversion": "1.0",
+        "id": "e1",
+        "source": "/test",
+        "type": "apportion.workload.removed.v1",
+        "time": "2026-01-31T12:00:00Z",
+        "tenantid": "c",
+        "data": {"workload_id": "w"},
+    }
+    return json.dumps({**content, **changes}).encode()
+
+
+# --- reading
+
+
+def test_a_record_becomes_an_arrival_that_knows_where_it_came_from() -> None:
+    arrival = reading.read_one(record(event()), "t.", now_us=2**60)
+    assert isinstance(arrival, Arrival) and arrival.origin is not None
+    assert (arrival.event.id, arrival.origin.topic, arrival.origin.offset) == ("e1", "t.workload-events", 5)
+    assert arrival.origin.value == event()
+
+
+@pytest.mark.parametrize("value", [b"{broken", None, event(type="apportion.plan.deleted.v1"), event(tenantid="other")])
+def test_the_dead_letter_of_a_record_depends_on_nothing_but_the_record(value: bytes | None) -> None:
+    first = reading.read_one(record(value), "t.", now_us=2**60)
+    again = reading.read_one(record(value), "t.", now_us=2**60 + 10**9)
+    assert isinstance(first, tuple) and first == again
+    letter = dead_letters.parse(first.value)
+    assert letter is not None
+    assert (letter.topic, letter.partition, letter.offset, letter.value) == (PLACE.topic, 2, 5, value)
+    assert letter.time == "2023-11-14T22:13:20.123Z"
+    assert letter.headers == list(record(value).headers) and letter.key == b"c"
+
+
+def test_a_dead_letter_has_its_tenant_as_key_and_else_the_original_key() -> None:
+    known = reading.read_one(record(event(data=[])), "t.", now_us=2**60)
+    unknown = reading.read_one(record(b"{broken", key=b"somebody"), "t.", now_us=2**60)
+    assert isinstance(known, tuple) and known.key == "c"
+    assert isinstance(unknown, tuple) and unknown.key == "somebody"
+
+
+def test_what_somebody_else_put_on_the_topic_is_no_dead_letter() -> None:
+    assert dead_letters.parse(b"hello") is None and dead_letters.parse(None) is None
+    assert dead_letters.parse(b'{"id": "1"}') is None
+
+
+def test_the_span_of_records_is_told_by_partition() -> None:
+    records = [record(b"", 5), record(b"", 6), record(b"", 40, partition=1), record(b"", 9)]
+    other = TopicPartition(PLACE.topic, 1)
+    assert reading.span(records) == ({PLACE: 5, other: 40}, {PLACE: 10, other: 41})
+
+
+def read(begin: int, end: int, epoch: int = 1) -> Read:
+    arrival: Any = object()
+    return Read(epoch, [arrival] * (end - begin), [], {PLACE: begin}, {PLACE: end}, 0)
+
+
+def test_what_was_polled_later_joins_what_is_gathered_where_it_fits_and_leaves_no_gap() -> None:
+    gathered = read(5, 10)
+    assert gathered.goes_on_with(read(10, 15), size_max=10)
+    assert not gathered.goes_on_with(read(10, 16), size_max=10), "too many"
+    assert not gathered.goes_on_with(read(11, 12), size_max=10), "a gap has to be looked at"
+    assert not gathered.goes_on_with(read(10, 12, epoch=2), size_max=10)
+    gathered.extend(read(10, 15))
+    assert (gathered.begins, gathered.ends, gathered.size) == ({PLACE: 5}, {PLACE: 15}, 10)
+
+
+# --- commits
+
+
+class Group:
+    """A member that owns one partition, and remembers or refuses what it commits."""
+
+    def __init__(self) -> None:
+        self.commits: list[dict[TopicPartition, int]] = []
+        self.error: Exception | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked = asyncio.Event()
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PLACE}
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.asked.set()
+        await self.may_answer.wait()
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        self.commits.append(offsets)
+
+
+async def committing(group: Group) -> tuple[Commits, asyncio.Task[None]]:
+    commits = Commits()
+    commits.join(group)
+    return commits, asyncio.create_task(commits.run())
+
+
+async def test_what_is_done_is_committed_and_nothing_of_others() -> None:
+    group = Group()
+    commits, task = await committing(group)
+    commits.add({PLACE: 7, TopicPartition(PLACE.topic, 0): 3})
+    await asyncio.wait_for(commits.flush(), 5)
+    assert group.commits == [{PLACE: 7}]
+    task.cancel()
+
+
+async def test_what_is_done_while_a_commit_is_on_its_way_is_committed_by_the_next() -> None:
+    group = Group()
+    group.may_answer.clear()
+    commits, task = await committing(group)
+    commits.add({PLACE: 7})
+    await group.asked.wait()
+    commits.add({PLACE: 9})
+    group.may_answer.set()
+    await asyncio.wait_for(commits.flush(), 5)
+    assert group.commits == [{PLACE: 7}, {PLACE: 9}]
+    task.cancel()
+
+
+@pytest.mark.parametrize("wanted", [[], [{PLACE: 7}]])
+async def test_a_commit_that_fails_never_ends_the_stream(wanted: list[Any]) -> None:
+    group = Group()
+    group.error = KafkaConnectionError() if wanted else CommitFailedError()
+    commits, task = await committing(group)
+    commits.add({PLACE: 7})
+    await asyncio.wait_for(commits.flush(), 5)
+    assert group.commits == wanted, "tried again where that can help, left alone where the partition may have gone"
+    commits.add({PLACE: 8})
+    await asyncio.wait_for(commits.flush(), 5)
+    assert group.commits[-1] == {PLACE: 8}
+    task.cancel()
+
+
+async def test_what_was_done_for_a_partition_that_has_gone_is_not_committed_even_on_its_way() -> None:
+    group = Group()
+    group.may_answer.clear()
+    commits, task = await committing(group)
+    commits.add({PLACE: 7})
+    await group.asked.wait()
+    await commits.quiesce()
+    group.may_answer.set()
+    commits.add({PLACE: 3})
+    await asyncio.wait_for(commits.flush(), 5)
+    assert group.commits == [{PLACE: 3}]
+    task.cancel()
+
+
+# --- the gate
+
+
+async def test_the_gate_measures_the_outboxes_of_all_shards_together() -> None:
+    metrics = Metrics()
+    gate = Gate(ReferenceLedger(4), 10, metrics)
+    assert gate.is_open
+    gate.judge(11)
+    assert not gate.is_open
+    running = asyncio.create_task(gate.run())
+    await asyncio.wait_for(gate.wait(), 5)
+    running.cancel()
+    assert b"apportion_outbox_depth 0.0" in metrics.render()
+
+
+# --- publishing
+
+
+@pytest.mark.parametrize("key", ["c", "customer-1", "ü", "x" * 64, "a.b:c_d-e"])
+def test_announcements_go_to_the_partition_where_every_other_producer_puts_their_key(key: str) -> None:
+    published = Publisher({}, "t.")
+    for count in (1, 3, 12):
+        wanted = DefaultPartitioner()(key.encode(), list(range(count)), list(range(count)))
+        assert published._hash(key) % count == wanted
+
+
+def test_the_memory_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "KEYS_REMEMBERED_MAX", 10)
+    published = Publisher({}, "t.")
+    for number in range(50):
+        published._hash(str(number))
+    assert len(published._hashes) <= 10
+
+
+async def test_a_signal_names_the_shards_that_were_written_to_since_the_last_time() -> None:
+    signal = Signal()
+    assert await signal.wait(0.001) == set()
+    signal.touch(3)
+    signal.touch(5)
+    assert await signal.wait(0.001) == {3, 5}
+    waiting = asyncio.create_task(signal.wait(5))
+    await asyncio.sleep(0)
+    signal.touch(7)
+    assert await waiting == {7}
+
+
+def test_the_moment_and_the_code_of_a_rendered_message_can_be_read() -> None:
+    letter = reading.read_one(record(b"{broken"), "t.", now_us=2**60)
+    assert isinstance(letter, tuple)
+    assert relay.rejection_code(letter) == "invalid_envelope"
+    assert relay.time_ms(letter) == 1_700_000_000_123
+
+
+# --- the ledger, observed
+
+
+class Failing(ReferenceLedger):
+    """A ledger that is away."""
+
+    async def outbox_depths(self) -> dict[int, int]:
+        raise LedgerUnavailable("timeout", "no answer")
+
+
+async def test_calls_are_measured_failures_counted_and_commits_signalled() -> None:
+    metrics, signal, failures = Metrics(), Signal(), []
+    ledger = observed.observe(Failing(4), metrics, signal, lambda: failures.append("failed"))
+    await ledger.commit(2, [], 0)
+    assert await signal.wait(0.001) == {2}
+    assert ledger.shards == 4
+    with pytest.raises(LedgerUnavailable):
+        await ledger.outbox_depths()
+    text = metrics.render().decode()
+    assert 'apportion_ledger_call_seconds_count{call="commit"} 1.0' in text
+    assert 'apportion_ledger_failures_total{reason="timeout"} 1.0' in text
+    assert failures == ["failed"]
+
+
+# --- topics
+
+
+def test_every_type_has_a_topic_and_tenant_changes_have_one_partition() -> None:
+    wanted = topics.wanted(Settings(topic_prefix="x.", topic_partitions=7))
+    assert wanted.pop("x.tenant-changes") == 1
+    assert set(wanted.values()) == {7}
+    every = {event.topic for event in (*table.INBOUND.values(), *table.OUTBOUND.values())}
+    assert {f"x.{topic}" for topic in every} == {*wanted, "x.tenant-changes"}
+
+
+def test_metrics_have_the_prefix_that_is_promised() -> None:
+    names = [line.split()[2] for line in Metrics().render().decode().splitlines() if line.startswith("# TYPE")]
+    assert names and all(name.startswith("apportion_") for name in names)
+
+
+def test_a_member_says_what_the_status_shows() -> None:
+    from service.transport.membership import Member
+
+    shown = msgspec.to_builtins(Member("i", ("relay",), "h", 1, 2, 3))
+    assert shown == {"id": "i", "roles": ("relay",), "host": "h", "process": 1, "started_ms": 2, "seen_ms": 3}
