@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, ledger, memory, pipeline, report
+from bench import engine, growth, ledger, memory, pipeline, profile, report
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -25,6 +25,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 Rounds = Annotated[int, typer.Option(min=1, help="Every figure is the median of that many rounds.")]
 Batch = Annotated[int, typer.Option(min=1, help="Events that are decided together.")]
 Partners = Annotated[int, typer.Option(min=1, help="Direct partners: the customers' shards follow from them.")]
+Customers = Annotated[int, typer.Option(min=1)]
+Roles = Annotated[list[str] | None, typer.Option(help="Roles of an instance; once for each instance.")]
+Relaxed = Annotated[bool, typer.Option("--relaxed-collector", help="Let the garbage collector run less often.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer and shorter measurements, for a first look.")]
 COLLECTOR_THRESHOLDS = (100_000, 50, 100)
 
@@ -42,15 +45,13 @@ def run_ledger(rounds: Rounds = 3, quick: Quick = False, as_json: AsJson = False
 
 @app.command("engine")
 def run_engine(
-    customers: Annotated[int, typer.Option(min=1)] = 400,
+    customers: Customers = 400,
     workloads: Annotated[int, typer.Option(min=1, help="Of each customer.")] = 25,
     partners: Partners = 8,
     batch: Batch = 2000,
     rounds: Rounds = 3,
     profile: Annotated[bool, typer.Option("--profile", help="Show the functions where the time goes.")] = False,
-    relaxed_collector: Annotated[
-        bool, typer.Option("--relaxed-collector", help="Let Python's garbage collector run less often.")
-    ] = False,
+    relaxed_collector: Relaxed = False,
     as_json: AsJson = False,
 ) -> None:
     """What an event costs in Python, type by type."""
@@ -65,10 +66,10 @@ def run_engine(
 
 @app.command("pipeline")
 def run_pipeline(
-    customers: Annotated[int, typer.Option(min=1)] = 500,
+    customers: Customers = 500,
     workloads: Annotated[int, typer.Option(min=1, help="Of each customer; each has four events.")] = 40,
     partners: Partners = 8,
-    roles: Annotated[list[str] | None, typer.Option(help="Roles of an instance; once for each instance.")] = None,
+    roles: Roles = None,
     rounds: Rounds = 3,
     quick: Quick = False,
     as_json: AsJson = False,
@@ -91,6 +92,35 @@ def run_memory(
 ) -> None:
     """Bytes in Redis for a workload, and what they are spent on."""
     finish(memory.run(workloads=workloads, batch=batch), as_json)
+
+
+@app.command("growth")
+def run_growth(
+    batch: Batch = 2000,
+    rounds: Rounds = 3,
+    quick: Quick = False,
+    relaxed_collector: Relaxed = False,
+    as_json: AsJson = False,
+) -> None:
+    """The same events of a hundred tenants up to a hundred thousand."""
+    if relaxed_collector:
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    finish(growth.run(quick=quick, rounds=rounds, batch=batch), as_json)
+
+
+@app.command("profile")
+def run_profile(
+    customers: Customers = 500,
+    workloads: Annotated[int, typer.Option(min=1, help="Of each customer; each has four events.")] = 40,
+    partners: Partners = 8,
+    roles: Roles = None,
+    top: Annotated[int, typer.Option(min=1, help="So many functions.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Where the time of a running instance goes, under full load."""
+    shape = pipeline.Shape(customers, workloads, partners)
+    chosen = roles or [pipeline.ALL_ROLES]
+    finish(lambda: profile.run(shape=shape, roles=chosen, top=top), as_json)
 
 
 def finish(job: Coroutine[Any, Any, report.Report] | Callable[[], report.Report], as_json: bool) -> None:

@@ -108,7 +108,7 @@ class Round:
             for events in (self._fleet.tenants(), self._fleet.plans()):
                 self.place.publish(events)
                 self._settle()
-        self._life = self._fleet.life()
+        self.life = self._fleet.life()
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -121,7 +121,7 @@ class Round:
         """Everything once."""
         count = 4 * len(self._fleet.workloads)
         latency_share = int(count * 0.35)
-        backlog = list(itertools.islice(self._life, count - latency_share))
+        backlog = list(itertools.islice(self.life, count - latency_share))
         before = self.place.sample().decided
         self.place.publish(backlog)
         passed = self._pass_on(len(backlog))
@@ -129,7 +129,7 @@ class Round:
         with self.place.serving(*roles) as processes:
             figures = self._catch_up(before + len(backlog), {f"service {n}": p.pid for n, p in enumerate(processes)})
             rate = figures["service"] * HALF
-            some = list(itertools.islice(self._life, int(rate * seconds)))
+            some = list(itertools.islice(self.life, int(rate * seconds)))
             self.place.await_decided(before + len(backlog))
             latency = self._at_rate(some, rate)
         return {**figures, **passed, "textbook": textbook}, latency

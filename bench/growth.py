@@ -1,0 +1,78 @@
+"""Whether more tenants make an event dearer: the same events, of a hundred tenants up to a hundred thousand.
+
+Good for: seeing that nothing in the way of an event grows with the number of tenants; where it does, by how much. Each
+size is measured twice: by an engine that knows no tenant yet, and again, with new events, when it does.
+
+Not good for: absolute throughput (ask ``bench pipeline``), and for several instances or several masters of Redis: on one
+machine they would only share its cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+
+from bench import report, servers
+from bench.engine import Bench, batches
+from bench.fleet import Event, Fleet
+from service.handlers.engine import Engine
+
+SIZES = (100, 1_000, 10_000, 100_000)
+QUICK_SIZES = (100, 1_000, 10_000)
+EVENTS = 32_000  # of one figure
+PARTNERS = 64
+
+
+async def run(*, quick: bool, rounds: int, batch: int) -> report.Report:
+    """Every size in every round."""
+    sizes = QUICK_SIZES if quick else SIZES
+    count = EVENTS // 4 if quick else EVENTS
+    made = report.Report(
+        "growth", {"sizes": list(sizes), "events": count, "partners": PARTNERS, "batch": batch, "rounds": rounds}
+    )
+    measured: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    with servers.redis_server() as redis:
+        for number, size in itertools.product(range(rounds), sizes):
+            report.progress.log(f"round {number + 1} of {rounds}: {size:,} customers")
+            measured[size].append(await _measure(redis, size, count, batch, seed=number))
+    made.tables["events per second"] = [
+        {"customers": size, **{name: round(rate, 2) for name, rate in report.medians(some).items()}}
+        for size, some in measured.items()
+    ]
+    _compare(made, measured, sizes)
+    return made
+
+
+async def _measure(redis: servers.BenchRedis, size: int, count: int, batch: int, seed: int) -> dict[str, float]:
+    redis.empty()
+    bench = Bench(redis, batch)
+    fleet = Fleet(customers=size, workloads=-(-count // size), partners=min(PARTNERS, size), seed=seed)
+    await bench.prepare(fleet)
+    bench.engine = Engine(bench.ledger, bench.catalog)  # one that has seen nothing
+    life = fleet.life()
+    figures = {
+        "at_first": await _rate(bench, itertools.islice(life, count)),
+        "when_known": await _rate(bench, itertools.islice(life, count)),
+    }
+    figures["announcements_per_event"] = bench.announced / (2 * count)
+    await bench.close()
+    return figures
+
+
+async def _rate(bench: Bench, events: Iterable[Event]) -> float:
+    """Events per second of one process: read, decided, and their announcements rendered."""
+    prepared = [bench.records(some) for some in batches(events, bench.batch)]
+    began = time.perf_counter()
+    for records in prepared:
+        await bench.engine.handle(bench.read(records))
+        await bench.announce()
+    return sum(map(len, prepared)) / (time.perf_counter() - began)
+
+
+def _compare(made: report.Report, measured: dict[int, list[dict[str, float]]], sizes: Sequence[int]) -> None:
+    """Every size beside the smallest."""
+    for size in sizes[1:]:
+        pairs = zip(measured[sizes[0]], measured[size], strict=True)
+        ratios = [large["when_known"] / small["when_known"] for small, large in pairs]
+        made.ratios[f"{size:,} customers / {sizes[0]:,} customers"] = report.median(ratios)
