@@ -36,8 +36,9 @@ FEATURES = ("backup.files", "management.patch_management", "security.url_filteri
 TYPES = ("workstation", "server", "vm", "mobile")
 CUSTOMERS = ("cust", "shop")
 WITH_WORKLOADS = (*CUSTOMERS, "unit")  # the unit is the first customer's
-PARENTS = {"dist": "root", "msp": "dist", "cust": "msp", "shop": "dist", "unit": "cust"}
-KINDS = {"dist": "partner", "msp": "partner", "cust": "customer", "shop": "customer", "unit": "unit"}
+PARENTS = {"dist": "root", "msp": "dist", "other": "dist", "cust": "msp", "shop": "dist", "unit": "cust"}
+PARTNERS = ("dist", "msp", "other")
+KINDS = {**dict.fromkeys(PARTNERS, "partner"), "cust": "customer", "shop": "customer", "unit": "unit"}
 WORKLOADS = ("w1", "w2", "w3")
 PLANS = ("p1", "p2")
 START_MS = 1_800_000_000_000
@@ -59,8 +60,8 @@ class Said(NamedTuple):
 def partners() -> list[Said]:
     """The tenants above the customers, with their items: without those a customer's are refused."""
     items = {"items": [{"name": item, "status": 1} for item in ITEMS]}
-    made = [Said("tenant.upserted", name, tenant_data(name), name, 0) for name in ("dist", "msp")]
-    return made + [Said("offering_items.set", name, items, f"{name}/items", 0) for name in ("dist", "msp")]
+    made = [Said("tenant.upserted", name, tenant_data(name), name, 0) for name in PARTNERS]
+    return made + [Said("offering_items.set", name, items, f"{name}/items", 0) for name in PARTNERS]
 
 
 def customers() -> list[Said]:
@@ -100,8 +101,8 @@ class Author:
             (self.register, self.remove, self.report, self.save, self.delete, self.link, self.item, self.tenant),
             (6, 2, 3, 4, 1, 8, 6, 1),
         )[0]
-        if self.limits and self.random.random() < 0.2:
-            kind = self.reserve
+        if self.limits and self.random.random() < 0.25:
+            kind = self.random.choices((self.reserve, self.move, self.offboard), (6, 2, 1))[0]
         yield from kind(one(WITH_WORKLOADS), one(WORKLOADS), one(PLANS))
 
     def register(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
@@ -131,7 +132,7 @@ class Author:
         yield Said(name, tenant, data, f"{tenant}/{plan}/{workload}", self.tick())
 
     def item(self, _: str, __: str, ___: str) -> Iterator[Said]:
-        tenant = self.random.choice(("msp", *CUSTOMERS) if self.limits else CUSTOMERS)
+        tenant = self.random.choice((*PARTNERS, *CUSTOMERS) if self.limits else CUSTOMERS)
         item = self.random.choice(ITEMS)
         data: dict[str, Any] = {"items": [{"name": item, "status": int(self.random.random() < 0.8)}], "cascade": True}
         if self.limits:
@@ -143,6 +144,14 @@ class Author:
     def tenant(self, _: str, __: str, ___: str) -> Iterator[Said]:
         tenant = self.random.choice(("shop", "unit"))  # below a disabled one the unit could not come to be
         yield Said("tenant.upserted", tenant, tenant_data(tenant, enabled=False), tenant, self.tick())
+
+    def move(self, _: str, __: str, ___: str) -> Iterator[Said]:
+        tenant, parent = self.random.choice(CUSTOMERS), self.random.choice(PARTNERS)
+        yield Said("tenant.upserted", tenant, {**tenant_data(tenant), "parent_id": parent}, tenant, self.tick())
+
+    def offboard(self, _: str, __: str, ___: str) -> Iterator[Said]:
+        yield Said("tenant.upserted", "shop", tenant_data("shop", enabled=False), "shop", self.tick())
+        yield Said("tenant.deleted", "shop", {}, "shop", self.tick())
 
     def reserve(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
         name = self.random.choice(("r1", "r2", "r3", "r4"))
@@ -231,6 +240,7 @@ def plain(key: RecordKey, value: Any) -> Any:
 def usage_by_tenant(world: World) -> dict[tuple[str, str], list[int]]:
     """What records say that is used and reserved, added up the tree."""
     sums: dict[tuple[str, str], list[int]] = {}
+    parents = parents_of(world)
     for shard in range(world.ledger.shards):
         for key, record in world.ledger.snapshot(shard).records.items():
             if key.kind not in ("workload", "reservation"):
@@ -242,8 +252,18 @@ def usage_by_tenant(world: World) -> dict[tuple[str, str], list[int]]:
                     total = sums.setdefault((name, item), [0, 0])
                     total[0] += used
                     total[1] += reserved
-                    name = PARENTS[name]
+                    name = parents[name]
     return {place: total for place, total in sums.items() if total != [0, 0]}
+
+
+def parents_of(world: World) -> dict[str, str]:
+    """Below whom every tenant stands now."""
+    return {
+        key.tenant: records.decode(key, record.payload).parent_id
+        for shard in range(world.ledger.shards)
+        for key, record in world.ledger.snapshot(shard).records.items()
+        if key.kind == "tenant" and key.id == "tenant"
+    }
 
 
 def parts(value: Workload | Reservation) -> Iterator[tuple[str, int, int]]:
@@ -302,6 +322,7 @@ async def batches_with_invariants(seed: int, length: int, batch: int) -> int:
             await world.engine.run_due(range(world.ledger.shards))
             check_conservation(world)
         check_one_edition(world)
+        check_tree(world)
     await world.settle()
     check_conservation(world)
     await check_announcements(world)
@@ -316,6 +337,32 @@ def check_conservation(world: World) -> None:
         if (account.used or account.reserved) and not place[1].startswith(SILENT_PREFIX)
     }
     assert counted == usage_by_tenant(world)
+
+
+def check_tree(world: World) -> None:
+    """What is counted of the tenants right below one, so that disabling and deleting can be refused, is what is so."""
+    below: dict[str, int] = {}
+    enabled: dict[tuple[str, str], int] = {}
+    snapshots = [world.ledger.snapshot(shard) for shard in range(world.ledger.shards)]
+    found = {
+        key: records.decode(key, record.payload)
+        for snapshot in snapshots
+        for key, record in snapshot.records.items()
+        if key.kind == "tenant"
+    }
+    for key, tenant in found.items():
+        if key.id == "tenant" and not tenant.deleted and tenant.parent_id != "root":
+            below[tenant.parent_id] = below.get(tenant.parent_id, 0) + 1
+            for item in found.get(records.items_key(key.tenant), records.NO_ITEMS).enabled:
+                place = (tenant.parent_id, SILENT_PREFIX + item)
+                enabled[place] = enabled.get(place, 0) + 1
+    assert {key.tenant: count for key, count in found.items() if key.id == "children" and count} == below
+    assert enabled == {
+        place: account.used
+        for snapshot in snapshots
+        for place, account in snapshot.accounts.items()
+        if place[1].startswith(SILENT_PREFIX)
+    }
 
 
 def check_no_grant_above_a_limit(world: World, before: dict[int, Any], arrival: Arrival) -> None:
@@ -498,6 +545,7 @@ async def check_instances(seed: int, length: int, batch: int) -> None:
     await asyncio.gather(*streams)
     await deliver(many, [], batch)
     check_conservation(many)
+    check_tree(many)
     await check_announcements(many)
     if not limits:
         assert await state_of(many) == await state_of(one)
