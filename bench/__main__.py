@@ -27,9 +27,8 @@ Batch = Annotated[int, typer.Option(min=1, help="Events that are decided togethe
 Partners = Annotated[int, typer.Option(min=1, help="Direct partners: the customers' shards follow from them.")]
 Customers = Annotated[int, typer.Option(min=1)]
 Roles = Annotated[list[str] | None, typer.Option(help="Roles of an instance; once for each instance.")]
-Relaxed = Annotated[bool, typer.Option("--relaxed-collector", help="Let the garbage collector run less often.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer and shorter measurements, for a first look.")]
-COLLECTOR_THRESHOLDS = (100_000, 50, 100)
+COLLECTOR_THRESHOLDS = (100_000, 50, 100)  # those of `apportion serve`
 
 
 @app.callback()
@@ -51,12 +50,9 @@ def run_engine(
     batch: Batch = 2000,
     rounds: Rounds = 3,
     profile: Annotated[bool, typer.Option("--profile", help="Show the functions where the time goes.")] = False,
-    relaxed_collector: Relaxed = False,
     as_json: AsJson = False,
 ) -> None:
     """What an event costs in Python, type by type."""
-    if relaxed_collector:
-        gc.set_threshold(*COLLECTOR_THRESHOLDS)
     if profile:
         job = engine.profile(customers=customers, workloads=workloads, partners=partners, batch=batch, top=15)
     else:
@@ -99,12 +95,9 @@ def run_growth(
     batch: Batch = 2000,
     rounds: Rounds = 3,
     quick: Quick = False,
-    relaxed_collector: Relaxed = False,
     as_json: AsJson = False,
 ) -> None:
     """The same events of a hundred tenants up to a hundred thousand."""
-    if relaxed_collector:
-        gc.set_threshold(*COLLECTOR_THRESHOLDS)
     finish(growth.run(quick=quick, rounds=rounds, batch=batch), as_json)
 
 
@@ -125,6 +118,8 @@ def run_profile(
 
 def finish(job: Coroutine[Any, Any, report.Report] | Callable[[], report.Report], as_json: bool) -> None:
     """Run a benchmark and print what it found; what is missing is said in a sentence, with exit code 1."""
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     try:
         found = job() if callable(job) else uvloop.run(job)
     except (LocalServerError, ProfilerMissingError) as error:

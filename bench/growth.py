@@ -3,8 +3,8 @@
 Good for: seeing that nothing in the way of an event grows with the number of tenants; where it does, by how much. Each
 size is measured twice: by an engine that knows no tenant yet, and again, with new events, when it does.
 
-Not good for: absolute throughput (ask ``bench pipeline``), and for several instances or several masters of Redis: on one
-machine they would only share its cores.
+Not good for: absolute throughput (ask ``bench pipeline``), and for several instances or several masters of Redis: on
+one machine they would only share its cores.
 """
 
 from __future__ import annotations
