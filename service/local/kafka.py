@@ -134,7 +134,9 @@ class LocalKafka:
         self._choose_ports(keep=keep_ports)
         id_file = self.folder / "cluster-id"
         if not id_file.exists():
-            id_file.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), encoding="utf-8")
+            # The first bits are zero: an id that began with "-" would be taken for an option.
+            random_bytes = bytes([uuid.uuid4().bytes[0] & 0x7F, *uuid.uuid4().bytes[1:]])
+            id_file.write_text(base64.urlsafe_b64encode(random_bytes).decode().rstrip("="), encoding="utf-8")
         cluster_id = id_file.read_text(encoding="utf-8")
         return [self._build_broker(node, cluster_id) for node in range(1, self.brokers + 1)]
 
