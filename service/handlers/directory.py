@@ -23,6 +23,7 @@ from service.records import Backlog
 from service.rules import tenants as tenant_rules
 
 KNOWN_TENANTS_MAX = 1_000_000  # kept in the process; an entry changes only while there is no tenant behind it
+AWAITED_TENANTS_MAX = 10_000  # kept in the process; who is not among them is told half a second later
 NAMES = "names"  # the lease of whoever gives names to root's children
 NAMES_TTL_MS = 10_000
 NAMES_PAUSE_SECONDS = 0.02  # between two tries to get it
@@ -100,6 +101,8 @@ class Directory:
             key.tenant: records.decode(key, record.payload) for key, record in stored.items() if record is not None
         }
         self._awaited |= awaited
+        while len(self._awaited) > AWAITED_TENANTS_MAX:
+            self._awaited.pop(next(iter(self._awaited)))
         for tenant in new:  # of a parent it is not known whether somebody waits for it
             if tenant in located and tenant not in awaited:
                 self._remember(tenant, located[tenant])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from service import records
-from service.handlers import backlogs, plans, workloads
+from service.handlers import assignments, backlogs, plans, workloads
 from service.handlers.draft import Draft, View
 from service.handlers.plans import WORKLOADS_PER_STEP, PlanJob
 from service.handlers.stepping import Running, Task
@@ -25,7 +25,8 @@ async def run(running: Running, job: PlanJob) -> None:
 def _task(running: Running, job: PlanJob, workload_id: str) -> Task:
     def decide(view: View) -> None:
         draft = Draft(view, running.cause)
+        before = draft.workload(job.tenant, workload_id)
         plans.look_again(draft, job, workload_id)
-        draft.close()
+        assignments.close_unwritten(draft, before)
 
     return Task(lambda view: workloads.needs_of(view, job.tenant, workload_id), decide)

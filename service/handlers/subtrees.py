@@ -80,7 +80,7 @@ def _look_task(running: Running, job: LookJob, tenant: str, workload_id: str) ->
             assignments.recount(draft, tenant, workload_id, now)
         else:
             assignments.reassign(draft, tenant, workload_id, now, job.reason)
-        draft.close()
+        assignments.close_unwritten(draft, now)
 
     return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
 
@@ -130,7 +130,7 @@ def _disable_task(running: Running, child: str, items: Iterable[str]) -> Task:
         if present:
             draft.placement(child)
             enablement.disable(draft, draft.step(), child, present, "cascade")
-            draft.close()
+        draft.close()  # also where nothing is to be done: that may have been read out of a cache
 
     return Task(needs, decide)
 

@@ -86,6 +86,6 @@ def workload_task(running: Running, tenant: str, workload_id: str, reason: str) 
         draft = Draft(view, running.cause)
         now = draft.workload(tenant, workload_id)
         assignments.reassign(draft, tenant, workload_id, now, reason)
-        draft.close()
+        assignments.close_unwritten(draft, now)
 
     return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)

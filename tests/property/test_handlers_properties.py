@@ -324,6 +324,7 @@ async def batches_with_invariants(seed: int, length: int, batch: int) -> int:
         check_one_edition(world)
         check_tree(world)
     await world.settle()
+    check_enablement(world)
     check_conservation(world)
     await check_announcements(world)
     return len(range(0, len(arrived), batch))
@@ -363,6 +364,26 @@ def check_tree(world: World) -> None:
         for place, account in snapshot.accounts.items()
         if place[1].startswith(SILENT_PREFIX)
     }
+
+
+def check_enablement(world: World) -> None:
+    """When all is settled, nobody has an item that the tenant above does not have."""
+    for tenant, parent in parents_of(world).items():
+        if parent != "root" and KINDS[tenant] != "unit":
+            assert enabled_on(world, tenant) <= enabled_on(world, parent), (tenant, parent)
+
+
+def enabled_on(world: World, tenant: str) -> frozenset[str]:
+    for shard in range(world.ledger.shards):
+        snapshot = world.ledger.snapshot(shard).records
+        deleted = snapshot.get(records.tenant_key(tenant))
+        if deleted is not None and records.decode(records.tenant_key(tenant), deleted.payload).deleted:
+            return frozenset()  # it has what it had, and loses what is gone when it comes back
+        record = snapshot.get(records.items_key(tenant))
+        if record is not None:
+            enabled: frozenset[str] = records.decode(records.items_key(tenant), record.payload).enabled
+            return enabled
+    return frozenset()
 
 
 def check_no_grant_above_a_limit(world: World, before: dict[int, Any], arrival: Arrival) -> None:
@@ -546,6 +567,7 @@ async def check_instances(seed: int, length: int, batch: int) -> None:
     await deliver(many, [], batch)
     check_conservation(many)
     check_tree(many)
+    check_enablement(many)
     await check_announcements(many)
     if not limits:
         assert await state_of(many) == await state_of(one)

@@ -82,3 +82,26 @@ async def test_what_is_not_due_yet_is_left_alone() -> None:
     await world.tree()
     await world.send("reservation.reserve", "cust", {"reservation_id": "r", "items": {WORKSTATIONS: 1}})
     assert await world.engine.run_due(SHARDS) == 0
+
+
+async def test_a_job_of_a_process_that_remembers_old_records_still_sees_what_another_has_written() -> None:
+    world = World()
+    await two_protected(world)
+    await world.upsert("shop", "dist", "customer")
+    behind = world.engine
+    # This one has read the shop's items and the plan, and will not be told that they change.
+    await behind.handle([world.event("workload.registered", "shop", {"workload_id": "x", "type": "vm"})])
+    world.start()
+    plan = "plan-management.patch_management"
+    await world.engine.handle(
+        [
+            world.event("offering_items.set", "shop", {"items": [{"name": MANAGEMENT, "status": 1}]}),
+            world.event("plan.saved", "cust", {"plan_id": plan, "features": ["backup.files"]}),
+        ]
+    )
+    off = {"items": [{"name": MANAGEMENT, "status": 0}], "cascade": True}
+    await world.engine.handle([world.event("offering_items.set", "dist", off)])
+    while await behind.run_due(SHARDS):
+        pass
+    assert await world.holding("cust") == {"w1": {WORKSTATIONS: 1}, "w2": {WORKSTATIONS: 1}}
+    assert MANAGEMENT not in (await world.read(records.items_key("shop"))).enabled
