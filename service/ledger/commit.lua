@@ -9,8 +9,9 @@
 -- ARGV[i]  payloads of records and facts of announcements: opaque bytes, never decoded here.
 -- ops      all transactions as one flat array of integers (a table for each would cost more than the decisions).
 --          Numbers count from 1; 0 is no source, key, tags; -1 no value, overage, time; `n x*` is a count and a list.
---            transaction  end source position idempotency check_only cause tags n (record version)*
+--            transaction  end source position idempotency mode cause tags n standing* n (record version)*
 --                         n (account used reserved)* n attempt*
+--            mode         1 check_only, 2 provisional;  standing: the number of a group of (record version)*
 --            attempt      end part* 0, where a part is its code and, in the order of the codes:
 --              1 probe    2 limits n (account value overage)*    3 idle n account*
 --              4 takes    n (asked used reserved n account*)*    netted: no account twice; asked: a limit may refuse it
@@ -22,7 +23,7 @@
 --          A version of -n in an expectation: as transaction n of this call wrote it, through its first attempt; of
 --          -n - 2^32: absent, as transaction n left it through its first attempt.
 -- Answer   { one integer for each transaction, { details } }: the version of its records where the first attempt was
---          applied, else -1 denied, -2 duplicate, -3 conflict, -4 stalled, -5 overflow. Details, where there are any:
+--          applied, else -1 denied, -2 duplicate, -3 conflict, -4 stalled, -5 overflow, -6 refused. Details, if any:
 --          "number NUL version NUL attempt NUL denials of attempt 0 NUL denials of attempt 1 ..."; attempt -1 for none.
 -- Errors   "LEDGER|number|sentence|": the batch is refused whole, and nothing has changed.
 -- Order    Read everything; decide everything on the copies read; only then write. Lua does not roll back: what can
@@ -34,7 +35,8 @@ local LEFT_ABSENT = 4294967296 -- see the expectations in the header
 local NONE = math.huge -- the limit where nothing is refused
 local CHUNK = 1000 -- arguments; `unpack` fails on long lists
 local IDEMPOTENCY_KEPT_MS = "86400000" -- 24 hours
-local DENIED, DUPLICATE, CONFLICT, STALLED, OVERFLOW = -1, -2, -3, -4, -5
+local DENIED, DUPLICATE, CONFLICT, STALLED, OVERFLOW, REFUSED = -1, -2, -3, -4, -5, -6
+local CHECK_ONLY, PROVISIONAL = 1, 2
 local SILENT = "^%." -- items that are only counted: nothing is announced of them, and nobody is woken for them
 local ALMOST_REACHED, REACHED, EXCEEDED = 1, 2, 4
 local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT =
@@ -43,7 +45,7 @@ local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WA
 local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global
 local format, match, concat, min, max = string.format, string.match, table.concat, math.min, math.max
 local now, percent, transaction_count, first_tenant_key, first_index_key, first_idempotency_key, idempotency_count,
-  ops, texts, tags, tenants, sources, stalled_sources, record_groups, account_groups,
+  ops, texts, tags, standing, tenants, sources, stalled_sources, record_groups, account_groups,
   waiting_key, waiting_who, waiting_tenant = unpack(cmsgpack.unpack(ARGV[1]))
 
 -- Numbers and their texts, each converted once: most of them come again and again. Lua's own conversion gives up at 14
@@ -184,6 +186,14 @@ local refusals -- the denials of its refused attempts
 
 for i = 1, #stalled_sources do
   stalled[stalled_sources[i]] = true
+end
+
+-- Groups of expectations hold until one of their records changes.
+local is_standing, stood_at, changes_of_standing = {}, {}, 0
+for g = 1, #standing do
+  for i = 1, #standing[g], 2 do
+    is_standing[standing[g][i]] = true
+  end
 end
 
 local function next_number()
@@ -450,6 +460,9 @@ parts[PUT] = function(p)
   for q = p + 1, last, 2 do
     local record = ops[q]
     record_text[record], version[record] = prefix .. ARGV[ops[q + 1]], version_now
+    if is_standing[record] then
+      changes_of_standing = changes_of_standing + 1
+    end
   end
   return last + 1
 end
@@ -458,6 +471,9 @@ parts[DELETE] = function(p)
   for q = p + 1, p + ops[p] do
     local record = ops[q]
     record_text[record], version[record] = false, 0
+    if is_standing[record] then
+      changes_of_standing = changes_of_standing + 1
+    end
   end
   return p + ops[p] + 1
 end
@@ -540,19 +556,38 @@ end
 
 -- ---- one transaction
 
--- Whether the records and balances at p are as expected, and where the attempts begin.
-local function is_as_expected(p)
-  local last = p + 2 * ops[p]
-  for q = p + 1, last, 2 do
-    local record, expected = ops[q], ops[q + 1]
+-- Whether the records in a list have the versions that stand behind them.
+local function have_versions(list, first, last)
+  for q = first, last, 2 do
+    local expected = list[q + 1]
     if expected < -LEFT_ABSENT then
       expected = answer[-expected - LEFT_ABSENT] >= 0 and 0 or NEVER
     elseif expected < 0 then
       expected = answer[-expected]
     end
-    if version[record] ~= expected then
+    if version[list[q]] ~= expected then
       return false
     end
+  end
+  return true
+end
+
+-- Whether the records and balances at p are as expected, and where the attempts begin.
+local function is_as_expected(p)
+  local last = p + ops[p]
+  for q = p + 1, last do
+    local group = ops[q]
+    if stood_at[group] ~= changes_of_standing then
+      if not have_versions(standing[group], 1, #standing[group]) then
+        return false
+      end
+      stood_at[group] = changes_of_standing
+    end
+  end
+  p = last + 1
+  last = p + 2 * ops[p]
+  if not have_versions(ops, p + 1, last) then
+    return false
   end
   p = last + 1
   last = p + 3 * ops[p]
@@ -650,8 +685,12 @@ local function decide(p)
     stalled[source] = source > 0
     return OVERFLOW
   end
-  local check_only = ops[p + 4] == 1
-  if check_only then
+  local check_only = bit.band(ops[p + 4], CHECK_ONLY) > 0
+  if attempt < 0 and bit.band(ops[p + 4], PROVISIONAL) > 0 then
+    stalled[source] = source > 0
+    details[#details + 1] = text_of[number] .. "\0" .. "0" .. "\0" .. "-1" .. "\0" .. concat(refusals, "\0")
+    return REFUSED
+  elseif check_only then
     restore_limits(undo)
   elseif attempt >= 0 then
     cause = texts[ops[p + 5]]

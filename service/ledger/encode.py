@@ -16,6 +16,7 @@ from service.ledger.errors import LedgerError
 from service.ledger.transaction import (
     Attempt,
     Emission,
+    Expectation,
     IndexKey,
     Outcome,
     OutcomeKind,
@@ -33,6 +34,8 @@ LEFT_ABSENT = 2**32  # -n: as the n-th transaction wrote it; -n - 2^32: gone, as
 WORK_OF_ACCOUNT = 16  # to read, write and announce one
 WORK_OF_HASH = 6  # to read and write one more hash of records
 BYTES_OF_WORK = 512  # that cost as much as one integer
+
+CHECK_ONLY, PROVISIONAL = 1, 2  # the bits of a transaction's mode
 
 # The parts of an attempt, as commit.lua numbers them.
 END, PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT = range(14)
@@ -66,7 +69,7 @@ class Call:
         self._payload_bytes = 0
         self._texts: dict[str, int] = {"": 1}
         self._tags: list[int] = []
-        self._tag_sets: dict[tuple[tuple[str, str], ...], int] = {(): 0}
+        self._tag_sets: dict[int, int] = {}  # by identity, as those of `_standing`
         self._tenants: dict[str, int] = {}
         self._sources: dict[str | None, int] = {None: 0}
         self._idempotent: dict[str | None, int] = {None: 0}
@@ -75,6 +78,8 @@ class Call:
         self._accounts: dict[tuple[str, str], int] = {}
         self._account_groups: dict[str, Group] = {}
         self._paths: dict[tuple[tuple[str, ...], str], tuple[int, ...]] = {}
+        self._standing: dict[int, int] = {}  # by the identity of the group, which its transactions keep alive
+        self._standing_groups: list[list[int]] = []
         self._waiting: dict[tuple[str, str], int] = {}
         self._indexes: dict[IndexKey, int] = {}
 
@@ -130,6 +135,7 @@ class Call:
             self._ops,
             list(self._texts),
             self._tags,
+            self._standing_groups,
             list(self._tenants),
             [source for source in self._sources if source is not None],
             [self._sources[source] for source in stalled if source in self._sources],
@@ -201,12 +207,11 @@ class Call:
 
     def _tag_set(self, tags: Sequence[tuple[str, str]]) -> int:
         """Where the tags stand, one list for all transactions that bring the same ones."""
-        kept = tuple(tags)
-        place = self._tag_sets.get(kept)
+        place = self._tag_sets.get(id(tags))
         if place is None:
-            place = self._tag_sets[kept] = len(self._tags) + 1
-            self._tags.append(len(kept))
-            for tenant, tag in kept:
+            place = self._tag_sets[id(tags)] = len(self._tags) + 1
+            self._tags.append(len(tags))
+            for tenant, tag in tags:
                 self._tags += (self._tenant(tenant), self._name(tag))
         return place
 
@@ -227,15 +232,15 @@ class Call:
             source,
             transaction.position,
             key,
-            1 if transaction.check_only else 0,
+            (CHECK_ONLY if transaction.check_only else 0) + (PROVISIONAL if transaction.provisional else 0),
             self._name(transaction.cause),
             self._tag_set(transaction.tags) if transaction.tags else 0,
-            len(expect),
+            len(transaction.standing),
         )
-        records = self._records
-        for record_key, version in expect:
-            ops.append(records.get(record_key) or self._record(record_key))
-            ops.append(version if version >= 0 else self._earlier(record_key, -version))
+        for group in transaction.standing:
+            ops.append(self._standing.get(id(group)) or self._stand(group))
+        ops.append(len(expect))
+        self._add_expectations(ops, expect)
         balances = transaction.balances
         ops.append(len(balances))
         for (tenant, item), used, reserved in balances:
@@ -244,6 +249,20 @@ class Call:
         for attempt in transaction.attempts:
             self._add_attempt(attempt)
         ops[start] = len(ops) + 1
+
+    def _add_expectations(self, ops: list[int], expect: Iterable[Expectation]) -> None:
+        records = self._records
+        for record_key, version in expect:
+            ops.append(records.get(record_key) or self._record(record_key))
+            ops.append(version if version >= 0 else self._earlier(record_key, -version))
+
+    def _stand(self, group: tuple[Expectation, ...]) -> int:
+        """The number of a group of expectations that is met for the first time."""
+        entered: list[int] = []
+        self._add_expectations(entered, group)
+        self._standing_groups.append(entered)
+        number = self._standing[id(group)] = len(self._standing_groups)
+        return number
 
     def _earlier(self, key: RecordKey, number: int) -> int:
         """What stands for "as the ``number``-th transaction left it": of this call a number, else a version."""

@@ -42,8 +42,8 @@ _RELEASE = Script("release")
 _TRIM = Script("trim")
 
 _REFUSED = re.compile(r"LEDGER\|(\d+)\|([^|]*)\|")
-_DENIED: Final = -1
 _DUPLICATE: Final = -2
+_WITH_DETAILS = {-1: OutcomeKind.DENIED, _DUPLICATE: OutcomeKind.DUPLICATE, -6: OutcomeKind.REFUSED}
 _WITHOUT_DETAILS = {
     _DUPLICATE: Outcome(OutcomeKind.DUPLICATE),
     -3: Outcome(OutcomeKind.CONFLICT),
@@ -292,7 +292,7 @@ def outcomes_of(answer: tuple[list[int], list[bytes]], count: int) -> list[Outco
     ]
     for detail in details:
         number, version, attempt, *denials = detail.decode().split("\0")
-        kind = OutcomeKind.DENIED if codes[int(number) - 1] == _DENIED else OutcomeKind.DUPLICATE
+        kind = _WITH_DETAILS[codes[int(number) - 1]]
         refusals = tuple(map(parse_denials, denials))
         outcomes[int(number) - 1] = Outcome(kind, int(attempt), refusals, int(version))
     return outcomes

@@ -8,6 +8,7 @@ shard, which takes the place of the shard when the batch has come to its end.
 from __future__ import annotations
 
 import bisect
+import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -127,6 +128,8 @@ class _Batch:
             if not denials:
                 return self.settle(transaction, attempt, taken, tuple(refusals))
             refusals.append(denials)
+        if transaction.provisional:
+            return msgspec.structs.replace(self.stall(transaction, OutcomeKind.REFUSED), denials=tuple(refusals))
         return self.settle(transaction, None, {}, tuple(refusals))
 
     def first_outcome(self, transaction: Transaction) -> Outcome | None:
@@ -142,7 +145,8 @@ class _Batch:
         return None
 
     def is_as_expected(self, transaction: Transaction) -> bool:
-        return all(self.holds(key, version) for key, version in transaction.expect) and all(
+        expected = itertools.chain(transaction.expect, *transaction.standing)
+        return all(self.holds(key, version) for key, version in expected) and all(
             self.balance(balance.place) == (balance.used, balance.reserved) for balance in transaction.balances
         )
 
@@ -450,7 +454,7 @@ def drop(sets: dict[Named, set[str]], key: Named, member: str) -> None:
 def refuse_invalid_names(transactions: Sequence[Transaction]) -> None:
     """Raise ``LedgerError`` where the encoder would, when it enters a name into its tables."""
     for number, transaction in enumerate(transactions, start=1):
-        kinds = {key.kind for key, _ in transaction.expect}
+        kinds = {key.kind for key, _ in itertools.chain(transaction.expect, *transaction.standing)}
         names = {transaction.cause, *tenants_of([transaction]), *(tag for _, tag in transaction.tags)}
         names |= {balance.place.item for balance in transaction.balances}
         paths: set[tuple[str, ...]] = set()

@@ -167,14 +167,18 @@ class Attempt(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True):
     """One decision. The first of ``attempts`` that no limit refuses is applied; the last one usually takes nothing.
 
+    ``standing`` are further expectations, in groups that many transactions share: a group is one tuple, handed over
+    again and again, and is looked at once for all of them until one of its records changes.
     ``source`` and ``position`` make it happen once: not newer than the last one of that source in that shard, and it is
     a duplicate. ``idempotency_key`` does the same for callers without a stream. ``tags`` say of tenants what belongs
     into their usage announcements. ``cause`` is the id of the event that led to it. With ``check_only`` nothing is
-    written.
+    written. A ``provisional`` one does not bring all attempts that there are: where those it brings are refused,
+    nothing happens, and the caller comes again with all of them.
     """
 
     attempts: Sequence[Attempt]
     expect: Sequence[Expectation] = ()
+    standing: Sequence[tuple[Expectation, ...]] = ()
     balances: Sequence[Balance] = ()
     source: str | None = None
     position: int = 0
@@ -182,6 +186,7 @@ class Transaction(msgspec.Struct, frozen=True):
     cause: str = ""
     tags: Sequence[tuple[str, str]] = ()
     check_only: bool = False
+    provisional: bool = False
 
 
 class Denial(NamedTuple):
@@ -202,6 +207,7 @@ class OutcomeKind(StrEnum):
     DUPLICATE = "duplicate"  # decided before; nothing happened
     CONFLICT = "conflict"  # an expectation did not hold; nothing happened: read again and recompute
     STALLED = "stalled"  # an earlier one of the same source was not decided; nothing happened, order is kept
+    REFUSED = "refused"  # all attempts of a provisional one were; nothing happened: come again with all there are
     OVERFLOW = "overflow"  # a sum would exceed QUANTITY_MAX; nothing happened
 
 

@@ -12,13 +12,18 @@ from collections.abc import Iterable, Sequence
 from service.ledger import keys
 from service.ledger.errors import LedgerError
 from service.ledger.outbox import CELL, ROW, SEPARATOR
-from service.ledger.transaction import QUANTITY_MAX, Attempt, RecordKey, Transaction, Wait
+from service.ledger.transaction import QUANTITY_MAX, Attempt, Expectation, RecordKey, Transaction, Wait
 
 
 def refuse_invalid(transactions: Sequence[Transaction]) -> None:
     """Raise ``LedgerError`` for the first transaction that cannot be right."""
+    looked_at: set[int] = set()  # groups of expectations: what comes before one transaction comes before all later ones
     for number, transaction in enumerate(transactions, start=1):
         problem = problem_of(number, transaction)
+        for group in transaction.standing:
+            if id(group) not in looked_at:
+                looked_at.add(id(group))
+                problem = problem or _problem_of_expectations(number, group)
         if problem is not None:
             raise LedgerError(problem, number)
 
@@ -29,13 +34,20 @@ def problem_of(number: int, transaction: Transaction) -> str | None:
         return "it has no attempt"
     if not 0 <= transaction.position <= QUANTITY_MAX:
         return f"its position {transaction.position} is out of range"
-    for key, version in transaction.expect:
-        if version <= -number:
-            return f"it expects {key} of transaction {-version}, which does not come before it"
+    problem = _problem_of_expectations(number, transaction.expect)
+    if problem is not None:
+        return problem
     for own, attempt in enumerate(transaction.attempts):
         problem = _problem_of_attempt(own, attempt)
         if problem is not None:
             return f"attempt {own} {problem}"
+    return None
+
+
+def _problem_of_expectations(number: int, expect: Iterable[Expectation]) -> str | None:
+    for key, version in expect:
+        if version <= -number:
+            return f"it expects {key} of transaction {-version}, which does not come before it"
     return None
 
 

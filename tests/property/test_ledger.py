@@ -79,6 +79,7 @@ class Maker:
         return Transaction(
             attempts=make(),
             expect=self.few(self.expectation, 0.25),
+            standing=self.standing(),
             balances=self.few(self.balance, 0.05),
             source=source,
             position=newest + self.number - (0 if random.random() < 0.95 else self.number),
@@ -86,7 +87,15 @@ class Maker:
             cause=random.choice(("", "e1", "e2")),
             tags=self.few(lambda: (random.choice(TENANTS), random.choice(("trial", "production"))), 0.5),
             check_only=random.random() < 0.1,
+            provisional=random.random() < 0.2,
         )
+
+    def standing(self) -> list[tuple[Expectation, ...]]:
+        """Groups of expectations: often one that an earlier transaction of the batch has brought too."""
+        known = [group for transaction in self.batch for group in transaction.standing]
+        if known and self.random.random() < 0.6:
+            return [self.random.choice(known)]
+        return [tuple(self.few(self.expectation, 0.25))] if self.random.random() < 0.3 else []
 
     # --- what happens most
 
