@@ -33,24 +33,75 @@ from service.records import Cache, Items, MissingError, Plan, Reservation, Tenan
 from service.rules import assignment as assignment_rules
 from service.rules import tenants as tenant_rules
 
+PLACEMENTS_MAX = 10_000  # kept in the process, with the decisions that are remembered with them
 
-class Placement(NamedTuple):
-    """Where a tenant stands: its way up, whose items it uses, and what keeps it from acquiring anything."""
 
-    path: tuple[str, ...]  # from the tenant up to its direct partner; root is not in it
-    customer: str  # the tenant whose items and quotas count: a unit uses its customer's
-    items: Items
-    editions: Mapping[str, str]  # by application
-    limited: frozenset[str]  # items with a hard quota somewhere on the path: nothing else can be refused by a quota
-    blocked: tuple[str, ...]  # tenants of the path that are disabled, suspended or deleted
-    tags: tuple[tuple[str, str], ...]  # pricing modes of the path, for usage announcements
-    kind: str
-    expect: tuple[Expectation, ...]
+class Placement:
+    """Where a tenant stands: its way up, whose items it uses, and what keeps it from acquiring anything.
+
+    It is kept from batch to batch while the records that it was made from are the same; ``remembered`` is for what
+    else follows from nothing but the placement.
+    """
+
+    __slots__ = (
+        "blocked",
+        "customer",
+        "editions",
+        "expect",
+        "items",
+        "kind",
+        "limited",
+        "path",
+        "remembered",
+        "tags",
+    )  # fmt: skip - as a list, its names can be compared with what __init__ says of them
+
+    def __init__(self, catalog: Catalog, way: Sequence[tuple[str, Versioned]], above: Mapping[str, Versioned]) -> None:
+        """``way`` are the tenants from the tenant itself up to its direct partner, ``above`` those with items."""
+        self.path = tuple(name for name, _ in way)  # root is not in it
+        # A unit uses its customer's items and quotas.
+        self.customer = next((name for name, entry in way if entry.value.kind != "unit"), self.path[0])
+        self.items: Items = above[self.customer].value or records.NO_ITEMS
+        self.editions = assignment_rules.edition_of(catalog, self.items.enabled)  # by application
+        # Items with a hard quota somewhere on the path: nothing else can be refused by a quota.
+        self.limited: frozenset[str] = frozenset().union(
+            *(entry.value.limited for entry in above.values() if entry.value)
+        )
+        self.blocked = tuple(name for name, entry in way if not entry.value.acquires)  # disabled, suspended, deleted
+        pricing = next(entry.value.pricing_mode for name, entry in way if name == self.customer)
+        self.tags = tuple(  # pricing modes of the path, for usage announcements
+            (name, pricing if entry.value.kind == "unit" else entry.value.pricing_mode) for name, entry in way
+        )
+        self.kind: str = way[0][1].value.kind
+        self.expect = (
+            *(Expectation(records.tenant_key(name), entry.version) for name, entry in way),
+            *(Expectation(records.items_key(name), entry.version) for name, entry in above.items()),
+        )
+        self.remembered: dict[Any, Any] = {}
 
     @property
     def edition(self) -> str | None:
         """The edition or billing mode to name in announcements."""
         return next(iter(self.editions.values()), None)
+
+
+class Placements:
+    """Placements as last made by this process; the oldest are dropped first."""
+
+    def __init__(self, size_max: int = PLACEMENTS_MAX) -> None:
+        self._kept: dict[str, Placement] = {}
+        self._size_max = size_max
+
+    def get(self, tenant: str) -> Placement | None:
+        """What was made of the tenant last; it may be out of date."""
+        return self._kept.get(tenant)
+
+    def keep(self, tenant: str, placement: Placement) -> None:
+        """Remember a placement that was made from records as they are stored."""
+        self._kept.pop(tenant, None)
+        self._kept[tenant] = placement
+        if len(self._kept) > self._size_max:
+            del self._kept[next(iter(self._kept))]
 
 
 class Cause(NamedTuple):
@@ -61,38 +112,28 @@ class Cause(NamedTuple):
 
 
 class Step:
-    """One attempt in the making, with records as objects."""
+    """One attempt in the making, with records as objects. Its lists come to be when they are first asked for."""
 
-    __slots__ = (
-        "delete",
-        "emit",
-        "forget",
-        "idle",
-        "index",
-        "limits",
-        "probe",
-        "put",
-        "take",
-        "timers",
-        "unwait",
-        "wait",
-        "wake",
-    )
+    take: list[Take]
+    limits: list[Limit]
+    idle: list[Place]
+    probe: bool = False
+    put: list[tuple[RecordKey, Any]]
+    delete: list[RecordKey]
+    index: list[IndexChange]
+    timers: list[Timer]
+    wait: Wait | None = None
+    unwait: list[tuple[str, str]]
+    forget: list[tuple[Place, str]]
+    wake: list[Wake]
+    emit: list[Emission]
 
-    def __init__(self) -> None:
-        self.take: list[Take] = []
-        self.limits: list[Limit] = []
-        self.idle: list[Place] = []
-        self.probe = False
-        self.put: list[tuple[RecordKey, Any]] = []
-        self.delete: list[RecordKey] = []
-        self.index: list[IndexChange] = []
-        self.timers: list[Timer] = []
-        self.wait: Wait | None = None
-        self.unwait: list[tuple[str, str]] = []
-        self.forget: list[tuple[Place, str]] = []
-        self.wake: list[Wake] = []
-        self.emit: list[Emission] = []
+    def __getattr__(self, part: str) -> Any:
+        if part not in _LISTS:
+            raise AttributeError(part)
+        made: list[Any] = []
+        self.__dict__[part] = made
+        return made
 
     def include(self, key: IndexKey, member: str) -> None:
         """``member`` belongs to the index from now on."""
@@ -104,74 +145,68 @@ class Step:
 
     def build(self) -> Attempt:
         """The attempt as the ledger takes it."""
-        return Attempt(
-            take=self.take,
-            limits=self.limits,
-            idle=self.idle,
-            probe=self.probe,
-            put=[(key, value if type(value) is bytes else records.encode(value)) for key, value in self.put],
-            delete=self.delete,
-            index=self.index,
-            timers=self.timers,
-            wait=self.wait,
-            unwait=self.unwait,
-            forget=self.forget,
-            wake=self.wake,
-            emit=self.emit,
-        )
+        parts = self.__dict__
+        if "put" in parts:
+            put = [(key, value if type(value) is bytes else records.encode(value)) for key, value in self.put]
+            parts = {**parts, "put": put}
+        return Attempt(**parts)
+
+
+_LISTS = frozenset(Step.__annotations__) - {"probe", "wait"}
 
 
 class View:
     """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them."""
 
-    def __init__(self, shard: int, catalog: Catalog, now_ms: int, cache: Cache) -> None:
+    def __init__(
+        self, shard: int, catalog: Catalog, now_ms: int, cache: Cache, placements: Placements | None = None
+    ) -> None:
         self.shard = shard
         self.catalog = catalog
         self.now_ms = now_ms
         self.transactions: list[Transaction] = []
         self._cache = cache
-        self._loaded: dict[RecordKey, Versioned] = {}
-        self._decided: dict[RecordKey, Versioned] = {}
+        self._entries: dict[RecordKey, Versioned] = {}  # as the batch itself has left them, else as loaded
         self._undo: list[tuple[int, RecordKey, Versioned | None]] = []
         self._included: dict[IndexKey, int] = {}
         self._placements: dict[str, Placement] = {}
+        self._kept = placements or Placements(0)
 
     def has(self, key: RecordKey) -> bool:
         """Whether a record is at hand, loaded or in the process' cache."""
-        if key in self._loaded:
-            return True
-        cached = self._cache.get(key) if Cache.takes(key) else None
-        if cached is not None:
-            self._loaded[key] = cached
-        return cached is not None
+        return self.peek(key) is not None
 
     def take_in(self, records_read: Mapping[RecordKey, Versioned]) -> None:
         """Further records, as read."""
-        self._loaded.update(records_read)
+        for key, entry in records_read.items():
+            self._entries.setdefault(key, entry)
 
     def peek(self, key: RecordKey) -> Versioned | None:
         """A record if it is at hand; None where it was not loaded."""
-        entry = self._decided.get(key) or self._loaded.get(key)
-        return entry if entry is not None or not self.has(key) else self._loaded[key]
+        entry = self._entries.get(key)
+        if entry is None and Cache.takes(key):
+            entry = self._cache.get(key)
+            if entry is not None:
+                self._entries[key] = entry
+        return entry
 
     def read(self, key: RecordKey) -> Versioned:
         """A record; raises ``MissingError`` where it was not loaded."""
-        entry = self._decided.get(key) or self._loaded.get(key)
+        entry = self._entries.get(key) or self.peek(key)
         if entry is None:
-            if not self.has(key):
-                raise MissingError(key)
-            entry = self._loaded[key]
+            raise MissingError(key)
         return entry
 
     def add(self, transaction: Transaction, first: Step) -> None:
         """Take a decision in; the batch goes on as if its first attempt were applied."""
         number = len(self.transactions) + 1
         self.transactions.append(transaction)
-        for key, value in first.put:
+        parts = first.__dict__
+        for key, value in parts.get("put", ()):
             self._decide(number, key, value)
-        for key in first.delete:
+        for key in parts.get("delete", ()):
             self._decide(number, key, None)
-        for change in first.index:
+        for change in parts.get("index", ()):
             if change.present:
                 self._included.setdefault(change.key, number)
 
@@ -180,9 +215,9 @@ class View:
         return key in self._included
 
     def _decide(self, number: int, key: RecordKey, value: Any) -> None:
-        self._undo.append((number, key, self._decided.get(key)))
-        self._decided[key] = Versioned(-number, value)
-        if key.kind == "tenant":
+        self._undo.append((number, key, self._entries.get(key)))
+        self._entries[key] = Versioned(-number, value)
+        if key[0] == "tenant":
             self._placements.clear()
 
     def undo(self, count: int) -> None:
@@ -192,9 +227,9 @@ class View:
         while self._undo and self._undo[-1][0] > count:
             _, key, before = self._undo.pop()
             if before is None:
-                del self._decided[key]
+                del self._entries[key]
             else:
-                self._decided[key] = before
+                self._entries[key] = before
             if key.kind == "tenant":
                 self._placements.clear()
 
@@ -211,36 +246,31 @@ class View:
         """Where a tenant stands, None where it or a parent does not exist."""
         found = self._placements.get(tenant)
         if found is None:
-            found = self._place(tenant)
+            found = self._known_placement(tenant) or self._place(tenant)
             if found is not None:
                 self._placements[tenant] = found
         return found
+
+    def _known_placement(self, tenant: str) -> Placement | None:
+        """The placement of an earlier batch, where its records are still the same; a version is never given twice."""
+        kept = self._kept.get(tenant)
+        if kept is None:
+            return None
+        for key, version in kept.expect:
+            entry = self.peek(key)
+            if entry is None or entry.version != version:
+                return None
+        return kept
 
     def _place(self, tenant: str) -> Placement | None:
         way = list(self._way(tenant))
         if not way or any(entry.value is None for _, entry in way):
             return None
-        customer = next((name for name, entry in way if entry.value.kind != "unit"), tenant)
         above = {name: self.read(records.items_key(name)) for name, entry in way if entry.value.kind != "unit"}
-        items = above[customer].value or records.NO_ITEMS
-        customer_pricing = next(entry.value.pricing_mode for name, entry in way if name == customer)
-        return Placement(
-            path=tuple(name for name, _ in way),
-            customer=customer,
-            items=items,
-            editions=assignment_rules.edition_of(self.catalog, items.enabled),
-            limited=frozenset().union(*(entry.value.limited for entry in above.values() if entry.value)),
-            blocked=tuple(name for name, entry in way if not entry.value.acquires),
-            tags=tuple(
-                (name, customer_pricing if entry.value.kind == "unit" else entry.value.pricing_mode)
-                for name, entry in way
-            ),
-            kind=way[0][1].value.kind,
-            expect=(
-                *(Expectation(records.tenant_key(name), entry.version) for name, entry in way),
-                *(Expectation(records.items_key(name), entry.version) for name, entry in above.items()),
-            ),
-        )
+        placement = Placement(self.catalog, way, above)
+        if all(version >= 0 for _, version in placement.expect):
+            self._kept.keep(tenant, placement)
+        return placement
 
     def _way(self, tenant: str) -> Iterator[tuple[str, Versioned]]:
         name = tenant
@@ -268,7 +298,9 @@ class Draft:
         self._source = source
         self.position = position
         self.once = once  # makes it happen once where it has no position
+        self.provisional = False  # further steps are built only where the ledger refuses these
         self._expect: dict[RecordKey, int] = {}
+        self._placements: list[Placement] = []
         self._balances: list[Balance] = []
         self._tags: dict[str, str] = {}
 
@@ -314,10 +346,8 @@ class Draft:
     def placement(self, tenant: str) -> Placement | None:
         """Where a tenant stands; the decision depends on the whole way up."""
         found = self.view.placement(tenant)
-        if found is not None:
-            for key, version in found.expect:
-                self._expect[key] = version
-            self._tags.update(found.tags)
+        if found is not None and found not in self._placements:
+            self._placements.append(found)
         return found
 
     def expect_balance(self, tenant: str, item: str, account: Account) -> None:
@@ -330,21 +360,28 @@ class Draft:
 
     def close(self) -> None:
         """Hand the transaction to the view; a draft without steps only moves the position."""
-        first = self.steps[0] if self.steps else Step()
-        attempts: Sequence[Attempt] = [step.build() for step in self.steps] or [Attempt()]
+        steps = self.steps or [Step()]
         self.view.add(
             Transaction(
-                attempts=attempts,
-                expect=[Expectation(key, version) for key, version in self._expect.items()],
+                attempts=[step.build() for step in steps],
+                expect=list(self._expect.items()),
+                standing=[placement.expect for placement in self._placements],
                 balances=self._balances,
                 source=self._source,
                 position=self.position,
                 idempotency_key=self.once,
                 cause=self.cause.id,
-                tags=tuple(self._tags.items()),
+                tags=self._all_tags(),
+                provisional=self.provisional,
             ),
-            first,
+            steps[0],
         )
+
+    def _all_tags(self) -> tuple[tuple[str, str], ...]:
+        if len(self._placements) == 1 and not self._tags:
+            return self._placements[0].tags  # the same object for all decisions of a tenant
+        tags = {name: tag for placement in self._placements for name, tag in placement.tags}
+        return tuple({**tags, **self._tags}.items())
 
 
 NOTHING_KNOWN = Workload()

@@ -250,7 +250,7 @@ class Call:
             self._add_attempt(attempt)
         ops[start] = len(ops) + 1
 
-    def _add_expectations(self, ops: list[int], expect: Iterable[Expectation]) -> None:
+    def _add_expectations(self, ops: list[int], expect: Iterable[tuple[RecordKey, int]]) -> None:
         records = self._records
         for record_key, version in expect:
             ops.append(records.get(record_key) or self._record(record_key))

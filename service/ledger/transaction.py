@@ -177,7 +177,7 @@ class Transaction(msgspec.Struct, frozen=True):
     """
 
     attempts: Sequence[Attempt]
-    expect: Sequence[Expectation] = ()
+    expect: Sequence[tuple[RecordKey, int]] = ()  # as an ``Expectation``
     standing: Sequence[tuple[Expectation, ...]] = ()
     balances: Sequence[Balance] = ()
     source: str | None = None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from service.ledger import keys
 from service.ledger.errors import LedgerError
 from service.ledger.outbox import CELL, ROW, SEPARATOR
-from service.ledger.transaction import QUANTITY_MAX, Attempt, Expectation, RecordKey, Transaction, Wait
+from service.ledger.transaction import QUANTITY_MAX, Attempt, RecordKey, Transaction, Wait
 
 
 def refuse_invalid(transactions: Sequence[Transaction]) -> None:
@@ -44,7 +44,7 @@ def problem_of(number: int, transaction: Transaction) -> str | None:
     return None
 
 
-def _problem_of_expectations(number: int, expect: Iterable[Expectation]) -> str | None:
+def _problem_of_expectations(number: int, expect: Iterable[tuple[RecordKey, int]]) -> str | None:
     for key, version in expect:
         if version <= -number:
             return f"it expects {key} of transaction {-version}, which does not come before it"
