@@ -76,16 +76,22 @@ def facts(
     time_ms: int,
     cause: str,
     traceparent: str | None,
-    data: Mapping[str, Any],
+    data: Mapping[str, Any] | str,
     by_content: bool = True,
 ) -> str:
-    """An announcement for the outbox.
+    """An announcement for the outbox; ``data`` may be JSON already.
 
     ``identity`` tells this announcement from every other one of the type and subject. With ``by_content`` the data is
     part of the id too: two decisions that say different things never share one.
     """
     header = _Header(type_, tenant, subject, identity, by_content, time_ms, cause, traceparent)
-    return (_json(header) + b"\n" + _json(data)).decode()
+    content = data if isinstance(data, str) else _json(data).decode()
+    return f"{_json(header).decode()}\n{content}"
+
+
+def members(part: Mapping[str, Any]) -> str:
+    """Some members of an object in JSON, to be put between others; at least one."""
+    return _json(part)[1:-1].decode()
 
 
 def render(entry: outbox.Entry, catalog: Catalog) -> Message:

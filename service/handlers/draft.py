@@ -7,7 +7,7 @@ expects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from service import records
@@ -33,6 +33,8 @@ from service.records import Cache, Items, MissingError, Plan, Reservation, Tenan
 from service.rules import assignment as assignment_rules
 from service.rules import tenants as tenant_rules
 
+SCARCE_MS = 60_000  # so long after a refusal, decisions bring all their attempts at once
+SCARCE_TENANTS_MAX = 100_000
 PLACEMENTS_MAX = 10_000  # kept in the process, with the decisions that are remembered with them
 
 
@@ -155,11 +157,34 @@ class Step:
 _LISTS = frozenset(Step.__annotations__) - {"probe", "wait"}
 
 
+class Scarcity:
+    """Where a quota has refused something lately, as far as this process knows.
+
+    Elsewhere a decision brings its best attempt only. It is a guess about cost and never about what is right: the
+    ledger decides, and where it refuses that attempt it is asked again with all of them.
+    """
+
+    def __init__(self) -> None:
+        self._until_ms: dict[str, int] = {}  # by tenant
+
+    def note(self, tenants: Iterable[str], now_ms: int) -> None:
+        """Quotas of these tenants have refused something."""
+        if len(self._until_ms) >= SCARCE_TENANTS_MAX:
+            self._until_ms.clear()
+        for tenant in tenants:
+            self._until_ms[tenant] = now_ms + SCARCE_MS
+
+    def is_on(self, path: Iterable[str], now_ms: int) -> bool:
+        """Whether it is known of any tenant of a path."""
+        known = self._until_ms
+        return bool(known) and any(known.get(tenant, 0) > now_ms for tenant in path)
+
+
 class View:
     """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them."""
 
     def __init__(
-        self, shard: int, catalog: Catalog, now_ms: int, cache: Cache, placements: Placements | None = None
+        self, shard: int, catalog: Catalog, now_ms: int, cache: Cache, placements: Placements, scarcity: Scarcity
     ) -> None:
         self.shard = shard
         self.catalog = catalog
@@ -170,7 +195,8 @@ class View:
         self._undo: list[tuple[int, RecordKey, Versioned | None]] = []
         self._included: dict[IndexKey, int] = {}
         self._placements: dict[str, Placement] = {}
-        self._kept = placements or Placements(0)
+        self._kept = placements
+        self._scarcity = scarcity
 
     def has(self, key: RecordKey) -> bool:
         """Whether a record is at hand, loaded or in the process' cache."""
@@ -250,6 +276,10 @@ class View:
             if found is not None:
                 self._placements[tenant] = found
         return found
+
+    def is_abundant(self, placement: Placement) -> bool:
+        """Whether no quota on the way up is known to have refused anything lately."""
+        return not self._scarcity.is_on(placement.path, self.now_ms)
 
     def _known_placement(self, tenant: str) -> Placement | None:
         """The placement of an earlier batch, where its records are still the same; a version is never given twice."""

@@ -20,7 +20,7 @@ import msgspec
 from service.catalog import Catalog
 from service.handlers import jobs
 from service.handlers.directory import Directory
-from service.handlers.draft import Placements, View
+from service.handlers.draft import Placements, Scarcity, View
 from service.handlers.subjects import Event, Subject
 from service.handlers.work import Arrival, Result, Work, path_keys
 from service.ledger.base import Ledger
@@ -89,6 +89,7 @@ class Engine:
         self.loader = Loader(ledger, Cache())
         self.directory = Directory(ledger)
         self._placements = Placements()
+        self._scarcity = Scarcity()
 
     async def handle(self, arrivals: Sequence[Arrival]) -> list[Result]:
         """Decide a batch; returns when every arrival is decided, in order within each of their streams.
@@ -178,7 +179,8 @@ class Engine:
     async def _round(self, groups: Mapping[int, Sequence[Subject]]) -> tuple[dict[int, list[bool]], int]:
         """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were."""
         now_ms = self.clock()
-        views = {shard: View(shard, self.catalog, now_ms, self.loader.cache, self._placements) for shard in groups}
+        cache, placements, scarcity = self.loader.cache, self._placements, self._scarcity
+        views = {shard: View(shard, self.catalog, now_ms, cache, placements, scarcity) for shard in groups}
         await self._prefetch(views, groups)
         spans: dict[int, list[slice]] = {}
         if not all(_are_there(views[shard], subjects) for shard, subjects in groups.items()):
@@ -265,10 +267,12 @@ class Engine:
 
     def _learn(self, transaction: Transaction, outcome: Outcome) -> None:
         """What was written or turned out to be stale is not in the cache any more."""
+        if outcome.denials:
+            self._scarcity.note((denial.tenant for some in outcome.denials for denial in some), self.clock())
         if outcome.kind is OutcomeKind.CONFLICT:
             expected = chain(transaction.expect, *transaction.standing)
             self.loader.cache.drop(key for key, _ in expected)
-        elif outcome.kind is not OutcomeKind.STALLED:
+        elif outcome.kind not in (OutcomeKind.STALLED, OutcomeKind.REFUSED):
             for attempt in transaction.attempts:
                 self.loader.cache.drop(key for key, _ in attempt.put if Cache.takes(key))
                 self.loader.cache.drop(key for key in attempt.delete if Cache.takes(key))

@@ -14,7 +14,7 @@ import msgspec
 
 from service import records
 from service.catalog import Catalog
-from service.handlers import announcements, assignments, reservations, tree
+from service.handlers import announcements, outlines, reservations, tree
 from service.handlers.tree import Node, NotFoundError
 from service.ledger.base import Ledger
 from service.ledger.transaction import SILENT_PREFIX, Account, RecordKey, Waiting
@@ -257,7 +257,7 @@ def _workload_row(workload_id: str, found: Workload, reasons: Waiting | None) ->
 
 def denials_of(reasons: Waiting) -> list[dict[str, Any]]:
     """Why somebody waits, as it was announced: the service's own reasons first, then the quotas in the way."""
-    own = assignments.reasons_of(reasons.static)
+    own = outlines.reasons_of(reasons.static)
     return own + [announcements.quota_denial(denial) for denial in reasons.denials]
 
 
@@ -357,7 +357,7 @@ def _concerns(reasons: Waiting, offering_item: str) -> bool:
     """Whether somebody waits because of the item, on whatever level it is short."""
     if any(denial.item == offering_item for denial in reasons.denials):
         return True
-    own = assignments.reasons_of(reasons.static)
+    own = outlines.reasons_of(reasons.static)
     return any(denial.get("offering_item") == offering_item for denial in own)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.reservations import ReservationCommit, ReservationExtend, ReservationRelease, ReservationReserve
 from service import records
-from service.handlers import announcements, assignments, workloads
+from service.handlers import announcements, assignments, outlines, workloads
 from service.handlers.draft import Draft, Placement, View
 from service.handlers.work import RefusedError, Work, path_keys, placement_of
 from service.ledger.transaction import QUANTITY_MAX, Emission, RecordKey, Take, Timer, Wait
@@ -143,7 +143,7 @@ def _check_items(view: View, items: Mapping[str, int]) -> None:
 
 def _static_denials(placement: Placement, items: Mapping[str, int]) -> list[dict[str, Any]]:
     """Reasons to refuse that no quota has to do with."""
-    denials = assignments.disabled_denials(placement)
+    denials = outlines.disabled_denials(placement)
     for item, quantity in items.items():
         if item not in placement.items.enabled:
             denials.append(
@@ -176,7 +176,7 @@ def _take(draft: Draft, placement: Placement, work: Work, data: ReservationReser
         step.put.append((key, held))
         step.timers.append(Timer(expiry(work.tenant, data.reservation_id), held.expires_at_ms))
         step.emit.append(_granted(draft, work.tenant, data.reservation_id, held))
-    reasons = assignments.reasons_text(static)
+    reasons = outlines.reasons_text(static)
     denied = msgspec.structs.replace(held, state=DENIED, expires_at_ms=0, ended_at_ms=draft.now_ms, reasons=reasons)
     step = draft.step()
     refused = tuple(range(len(draft.steps) - 1))
@@ -218,7 +218,7 @@ def _answer_again(view: View, draft: Draft, work: Work, data: ReservationReserve
         step.emit.append(_granted(draft, work.tenant, data.reservation_id, known))
         return
     waiting = view.read(records.waiting_key(work.tenant, waiting_name(data.reservation_id))).value
-    denials = assignments.reasons_of(known.reasons)
+    denials = outlines.reasons_of(known.reasons)
     denials += [announcements.quota_denial(denial) for denial in waiting.denials] if waiting else []
     step.emit.append(_denied(draft, work.tenant, data.reservation_id, data.items, denials))
 

@@ -78,6 +78,7 @@ class Call:
         self._accounts: dict[tuple[str, str], int] = {}
         self._account_groups: dict[str, Group] = {}
         self._paths: dict[tuple[tuple[str, ...], str], tuple[int, ...]] = {}
+        self._takes: dict[int, tuple[int, ...]] = {}  # by identity, as those of `_standing`
         self._standing: dict[int, int] = {}  # by the identity of the group, which its transactions keep alive
         self._standing_groups: list[list[int]] = []
         self._waiting: dict[tuple[str, str], int] = {}
@@ -325,14 +326,23 @@ class Call:
         ops.append(TAKES)
         at = len(ops)
         ops.append(0)
+        known = self._takes
         for take in takes:
-            used, reserved = take.used, take.reserved
-            # Taking nothing still declares the queues of the path, for whoever waits no longer.
-            accounts = self._paths.get((take.path, take.item)) or self._accounts_of(take.path, take.item)
-            if used or reserved:
-                ops += (1 if used > 0 and not take.fact else 0, used, reserved, len(accounts))
-                ops += accounts
+            entered = known.get(id(take))
+            if entered is None:
+                entered = known[id(take)] = self._enter_take(take)
+            if entered:
+                ops += entered
                 ops[at] += 1
+
+    def _enter_take(self, take: Take) -> tuple[int, ...]:
+        """One take as a group of its own; empty where it takes nothing."""
+        used, reserved = take.used, take.reserved
+        # Taking nothing still declares the queues of the path, for whoever waits no longer.
+        accounts = self._paths.get((take.path, take.item)) or self._accounts_of(take.path, take.item)
+        if not (used or reserved):
+            return ()
+        return (1 if used > 0 and not take.fact else 0, used, reserved, len(accounts), *accounts)
 
     def _add_netted(self, takes: Sequence[Take]) -> None:
         """Takes that meet on some accounts: one group for each account, with what they come to together."""
