@@ -18,7 +18,7 @@ from service.handlers.draft import Draft, Placement, Step
 from service.ledger.transaction import ANY_ITEM, Emission, Place, RecordKey, Take, Timer, Wait
 from service.records import Workload
 from service.rules import assignment as rules
-from service.rules.facets import REMEMBERED_SECONDS
+from service.rules.facets import REMEMBERED_SECONDS, time_us
 
 SAME_REASONS = ("code", "offering_item", "tenant_id")  # a refusal for the same of these is not announced again
 GAUGES = ("storage_bytes", "local_storage_bytes")
@@ -137,7 +137,7 @@ def requested_features(draft: Draft, tenant: str, workload: Workload) -> tuple[f
         if not link.applied:
             continue
         plan = draft.plan(tenant, plan_id)
-        if plan is None or plan.deleted or not plan.enabled or link.stamp.time_us < plan.deleted_at_us:
+        if plan is None or plan.deleted or not plan.enabled or time_us(link.stamp) < plan.deleted_at_us:
             continue
         protected = True
         features.update(plan.features)
