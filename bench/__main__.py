@@ -80,14 +80,13 @@ def run_pipeline(
 
 @app.command("memory")
 def run_memory(
-    workloads: Annotated[
-        int, typer.Option(min=100, help="A hundred for each customer, with two plans each.")
-    ] = 100_000,
+    workloads: Annotated[int, typer.Option(min=100, help="With two plans each.")] = 100_000,
+    per_customer: Annotated[int, typer.Option(min=1, help="Workloads of one customer.")] = 100,
     batch: Batch = 2000,
     as_json: AsJson = False,
 ) -> None:
     """Bytes in Redis for a workload, and what they are spent on."""
-    finish(memory.run(workloads=workloads, batch=batch), as_json)
+    finish(memory.run(workloads=workloads, per_customer=per_customer, batch=batch), as_json)
 
 
 @app.command("growth")

@@ -18,7 +18,6 @@ from bench import report, servers
 from bench.engine import SHARDS, Bench, batches
 from bench.fleet import Fleet
 
-WORKLOADS_PER_CUSTOMER = 100
 BYTES_PER_WORKLOAD_MAX = 300
 SAMPLED_KEYS = 200  # of each kind
 SCANNED = 2000
@@ -34,13 +33,14 @@ class Kind(NamedTuple):
     members: float
 
 
-async def run(*, workloads: int, batch: int) -> report.Report:
+async def run(*, workloads: int, per_customer: int, batch: int) -> report.Report:
     """Fill a ledger, and see what has become of its memory."""
-    customers = max(1, workloads // WORKLOADS_PER_CUSTOMER)
+    customers = max(1, workloads // per_customer)
+    workloads = customers * per_customer
     made = report.Report("memory", {"workloads": workloads, "customers": customers, "shards": SHARDS, "batch": batch})
     with servers.redis_server(appendonly="no") as redis:
         bench = Bench(redis, batch)
-        fleet = Fleet(customers=customers, workloads=WORKLOADS_PER_CUSTOMER, partners=64)
+        fleet = Fleet(customers=customers, workloads=per_customer, partners=64)
         memory: dict[str, int] = {"empty": redis.used_memory()}
         await bench.prepare(fleet)
         memory["tenants and plans"] = redis.used_memory()

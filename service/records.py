@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from service import workload
 from service.ledger.base import Ledger
-from service.ledger.transaction import IndexKey, Record, RecordKey
+from service.ledger.transaction import SILENT_PREFIX, Account, IndexKey, Record, RecordKey
 from service.rules.facets import Stamp
 from service.rules.tenants import ROOT
+from service.workload import Link as Link  # they belong to the records, and have a module of their own
+from service.workload import Workload as Workload
 
 CACHED_RECORDS_MAX = 200_000  # tenants and plans kept in the process
 PATH_KEYS_MAX = 20  # no tree is deeper
@@ -100,39 +103,6 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     name: str | None = None
 
 
-class Link(msgspec.Struct, frozen=True, array_like=True):
-    """A plan on a workload: applied, or (remembered for a day from ``ended_ms``) revoked."""
-
-    applied: bool
-    stamp: Stamp
-    ended_ms: int = 0
-
-
-class Workload(msgspec.Struct, frozen=True, array_like=True):
-    """A workload: what was said of it, and what it holds. Without a type it is not registered (yet, or any longer).
-
-    ``holding`` says of each item when it was acquired (Unix milliseconds); a workload holds one unit of it. ``gauges``
-    are the bytes reported, by gauge; ``counted`` where they are counted, by item. ``announced`` numbers the changes
-    that have been announced of it. News of plans and usage from before ``removed_at_us`` count for nothing.
-    """
-
-    type: str | None = None
-    stamp: Stamp | None = None
-    os: str | None = None
-    os_family: str | None = None
-    virtual: bool = False
-    links: dict[str, Link] = {}
-    holding: dict[str, int] = {}
-    uncovered: tuple[str, ...] = ()
-    waiting: bool = False
-    announced: int = 0
-    gauges: dict[str, int] = {}
-    counted: dict[str, int] = {}
-    usage_stamp: Stamp | None = None
-    removed_at_us: int = -1
-    name: str | None = None
-
-
 class Reservation(msgspec.Struct, frozen=True, array_like=True):
     """Units set aside. ``state``: held, denied, committed, released, expired. It ends once; that is kept for a day.
 
@@ -213,11 +183,6 @@ def job_key(job: str) -> RecordKey:
     return RecordKey("job", "", job)
 
 
-def applied_index(tenant: str, plan: str) -> IndexKey:
-    """The workloads that a plan is applied to."""
-    return IndexKey("applied", tenant, plan)
-
-
 def children_index(tenant: str) -> IndexKey:
     """The tenants directly below; deleted ones are not among them."""
     return IndexKey("children", tenant, "")
@@ -246,13 +211,27 @@ def applied_count_key(tenant: str, plan: str) -> RecordKey:
     return RecordKey("?applied", tenant, plan)
 
 
+# A tenant counts in a silent account of its own, for each plan, to how many of its workloads it is applied.
+
+_APPLIED = f"{SILENT_PREFIX}plan/"  # no offering item has a slash in its name
+
+
+def applied_count_item(plan: str) -> str:
+    """The account's item."""
+    return _APPLIED + plan
+
+
+def counted_plan(item: str) -> str | None:
+    """The plan of such an item; None where it is another item."""
+    return item.removeprefix(_APPLIED) if item.startswith(_APPLIED) else None
+
+
 # --- bytes
 
 _encode = msgspec.msgpack.Encoder().encode
 _tenant = msgspec.msgpack.Decoder(Tenant).decode
 _item_states = msgspec.msgpack.Decoder(dict[str, ItemState]).decode
 _plan = msgspec.msgpack.Decoder(Plan).decode
-_workload = msgspec.msgpack.Decoder(Workload).decode
 _reservation = msgspec.msgpack.Decoder(Reservation).decode
 _backlog = msgspec.msgpack.Decoder(Backlog).decode
 _identifier = msgspec.msgpack.Decoder(Identifier).decode
@@ -260,6 +239,8 @@ _identifier = msgspec.msgpack.Decoder(Identifier).decode
 
 def encode(value: Any) -> bytes:
     """A record's bytes."""
+    if type(value) is Workload:
+        return workload.encode(value)
     return _encode(value.states if isinstance(value, Items) else value)
 
 
@@ -280,7 +261,7 @@ _TENANT_DECODERS: dict[str, Callable[[bytes], Any]] = {
     "children": msgspec.msgpack.Decoder(int).decode,
 }
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
-    "workload": _workload,
+    "workload": workload.decode,
     "plan": _plan,
     "reservation": _reservation,
     "name": _identifier,
@@ -377,10 +358,10 @@ class Loader:
         if key.kind == "?waiting":
             waiting = await self._ledger.waiting(shard, key.tenant, [key.id])
             return Versioned(0, waiting.get(key.id))
+        accounts = (await self._ledger.accounts({shard: [key.tenant]})).get(key.tenant, {})
         if key.kind == "?accounts":
-            return Versioned(0, (await self._ledger.accounts({shard: [key.tenant]})).get(key.tenant, {}))
-        index = applied_index(key.tenant, key.id)
-        return Versioned(0, (await self._ledger.index_sizes({shard: [index]}))[index])
+            return Versioned(0, accounts)
+        return Versioned(0, accounts.get(applied_count_item(key.id), Account()).used)
 
     def _decoded(self, key: RecordKey, record: Record | None) -> Versioned:
         entry = ABSENT if record is None else Versioned(record.version, decode(key, record.payload))

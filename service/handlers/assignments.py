@@ -19,7 +19,7 @@ from service.handlers.outlines import Case, Way
 from service.ledger.transaction import Emission, Place, RecordKey, Take, Timer, Wait
 from service.records import Workload
 from service.rules import assignment as rules
-from service.rules.facets import REMEMBERED_SECONDS
+from service.rules.facets import REMEMBERED_SECONDS, time_us
 
 GAUGES = ("storage_bytes", "local_storage_bytes")
 UNIONS_MAX = 8192  # sets of plans whose features are remembered together
@@ -106,7 +106,7 @@ def requested_features(draft: Draft, tenant: str, workload: Workload) -> tuple[f
         if not link.applied:
             continue
         plan = draft.plan(tenant, plan_id)
-        if plan is None or plan.deleted or not plan.enabled or link.stamp.time_us < plan.deleted_at_us:
+        if plan is None or plan.deleted or not plan.enabled or time_us(link.stamp) < plan.deleted_at_us:
             continue
         requested.append(plan.features)
     return _union(tuple(requested)), bool(requested)

@@ -42,8 +42,8 @@ def _workload_task(running: Running, job: ClearJob, workload_id: str) -> Task:
         draft = Draft(view, running.cause)
         now = draft.workload(job.tenant, workload_id)
         if _is_older(now, job):
-            stamp = facets.Stamp(job.deleted_at_us, None, facets.source_digest("/apportion"), facets.digest(job.cause))
-            anew = now.stamp is not None and now.stamp.time_us > job.deleted_at_us
+            stamp = facets.stamp("/apportion", job.cause, job.deleted_at_us, None)
+            anew = now.stamp is not None and facets.time_us(now.stamp) > job.deleted_at_us
             workloads.clear(draft, job.tenant, workload_id, now, stamp, "tenant", registered_anew=anew)
             draft.close()
 
@@ -57,7 +57,7 @@ def _is_older(workload: Workload, job: ClearJob) -> bool:
         said.append(workload.stamp)
     if workload.gauges:
         said.append(workload.usage_stamp)
-    return any(stamp is None or stamp.time_us <= job.deleted_at_us for stamp in said)
+    return any(stamp is None or facets.time_us(stamp) <= job.deleted_at_us for stamp in said)
 
 
 def _reservation_task(running: Running, job: ClearJob, reservation_id: str) -> Task:

@@ -193,7 +193,7 @@ class View:
         self._cache = cache
         self._entries: dict[RecordKey, Versioned] = {}  # as the batch itself has left them, else as loaded
         self._undo: list[tuple[int, RecordKey, Versioned | None]] = []
-        self._included: dict[IndexKey, int] = {}
+        self._noted: dict[RecordKey, int] = {}
         self._placements: dict[str, Placement] = {}
         self._kept = placements
         self._scarcity = scarcity
@@ -232,13 +232,14 @@ class View:
             self._decide(number, key, value)
         for key in parts.get("delete", ()):
             self._decide(number, key, None)
-        for change in parts.get("index", ()):
-            if change.present:
-                self._included.setdefault(change.key, number)
 
-    def includes(self, key: IndexKey) -> bool:
-        """Whether this batch itself has put something into an index: what the ledger counts does not show it yet."""
-        return key in self._included
+    def note(self, key: RecordKey) -> None:
+        """The decision that was taken in last raises a count that the ledger keeps, and that it does not show yet."""
+        self._noted.setdefault(key, len(self.transactions))
+
+    def noted(self, key: RecordKey) -> bool:
+        """Whether this batch itself has raised a count."""
+        return key in self._noted
 
     def _decide(self, number: int, key: RecordKey, value: Any) -> None:
         self._undo.append((number, key, self._entries.get(key)))
@@ -249,7 +250,7 @@ class View:
     def undo(self, count: int) -> None:
         """Take back every decision but the first ``count``."""
         del self.transactions[count:]
-        self._included = {key: number for key, number in self._included.items() if number <= count}
+        self._noted = {key: number for key, number in self._noted.items() if number <= count}
         while self._undo and self._undo[-1][0] > count:
             _, key, before = self._undo.pop()
             if before is None:

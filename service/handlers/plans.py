@@ -15,8 +15,9 @@ from service import records
 from service.handlers import assignments, backlogs, workloads
 from service.handlers.draft import Draft, Step, View
 from service.handlers.work import Queued, RefusedError, Result, Work, path_keys
-from service.ledger.transaction import RecordKey, Timer
+from service.ledger.transaction import Account, RecordKey, Timer
 from service.records import Link, Plan
+from service.rules import facets
 
 WORKLOADS_INLINE_MAX = 64  # applied or revoked at once; more become a job
 WORKLOADS_PER_STEP = 200  # decided in one step of a job
@@ -86,7 +87,7 @@ def delete(view: View, work: Work) -> None:
     before = draft.plan(work.tenant, data.plan_id)
     stamp = work.stamp_over(before.stamp if before else None)
     if stamp is not None:
-        deleted_at_us = max(stamp.time_us, before.deleted_at_us if before else -1)
+        deleted_at_us = max(facets.time_us(stamp), before.deleted_at_us if before else -1)
         now = Plan(enabled=False, features=(), deleted=True, stamp=stamp, deleted_at_us=deleted_at_us)
         step = draft.step()
         step.put.append((records.plan_key(work.tenant, data.plan_id), now))
@@ -121,15 +122,16 @@ def link_one(view: View, work: Work, step: int, plan_id: str, workload_id: str, 
     known = before.links.get(plan_id)
     removed_at_us = max(before.removed_at_us, plan.deleted_at_us if plan else -1)
     stamp = work.stamp_over(known.stamp if known else None)
-    if stamp is not None and (stamp.time_us >= removed_at_us or work.arrival.origin is None):
+    if stamp is not None and (facets.time_us(stamp) >= removed_at_us or work.arrival.origin is None):
         link = Link(applied, stamp, 0 if applied else draft.now_ms)
         now = msgspec.structs.replace(before, links={**before.links, plan_id: link})
         assignments.reassign(draft, work.tenant, workload_id, now, "plan")
         for way in draft.steps:
-            index = records.applied_index(work.tenant, plan_id)
-            way.include(index, workload_id) if applied else way.exclude(index, workload_id)
+            workloads.count_applied(way, work.tenant, before, now)
             workloads.forget_if_unknown(draft, way, work.tenant, workload_id, now)
     draft.close()
+    if applied and draft.steps:
+        view.note(records.applied_count_key(work.tenant, plan_id))
 
 
 def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
@@ -138,16 +140,16 @@ def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
     Of an application as old as the deletion, only the order of arrival says which counts: whoever was there when the
     deletion is carried out came before it.
     """
-    now = draft.workload(job.tenant, workload_id)
+    now = before = draft.workload(job.tenant, workload_id)
     plan = draft.plan(job.tenant, job.plan)
     link = now.links.get(job.plan)
-    gone = link is not None and plan is not None and link.stamp.time_us < plan.deleted_at_us + job.deleted
+    gone = link is not None and plan is not None and facets.time_us(link.stamp) < plan.deleted_at_us + job.deleted
     if gone:
         now = msgspec.structs.replace(now, links={name: one for name, one in now.links.items() if name != job.plan})
     assignments.reassign(draft, job.tenant, workload_id, now, "plan")
     for step in draft.steps:
         if gone:
-            step.exclude(records.applied_index(job.tenant, job.plan), workload_id)
+            workloads.count_applied(step, job.tenant, before, now)
             workloads.forget_if_unknown(draft, step, job.tenant, workload_id, now)
 
 
@@ -204,8 +206,9 @@ def _reach(view: View, draft: Draft, step: Step, work: Work, plan_id: str, *, de
 
     An event that comes out of the backlog is the first in it; the job takes its place there.
     """
-    applied = view.read(records.applied_count_key(work.tenant, plan_id)).value
-    if not applied and not view.includes(records.applied_index(work.tenant, plan_id)):
+    key = records.applied_count_key(work.tenant, plan_id)
+    if not view.read(key).value and not view.noted(key):
+        draft.expect_balance(work.tenant, records.applied_count_item(plan_id), Account())
         return
     backlog = backlogs.read(draft, work.tenant, backlogs.PLANS)
     turn = _turn(work)

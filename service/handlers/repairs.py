@@ -36,7 +36,7 @@ from service.ledger.transaction import (
 
 CAUSE = "repair"
 TRIES_MAX = 10  # of one tenant, while others write
-COUNTERS = frozenset({"usage", "limit", "enabled_below", "children"})
+COUNTERS = frozenset({"usage", "limit", "enabled_below", "applied", "children"})
 
 
 class Repair(msgspec.Struct):
@@ -110,8 +110,9 @@ def _correction(reading: Reading, violations: Sequence[Violation]) -> Transactio
             recorded = violation.recorded
             take.append(Take((tenant,), item, expected[0] - recorded[0], expected[1] - recorded[1], fact=True))
             balances += _balances(reading, item)
-        elif violation.kind == "enabled_below":
-            silent = SILENT_PREFIX + item
+        elif violation.kind in ("enabled_below", "applied"):
+            plan = violation.plan_id
+            silent = SILENT_PREFIX + item if plan is None else records.applied_count_item(plan)
             take.append(Take((tenant,), silent, expected - violation.recorded, fact=True))
             balances.append(Balance(Place(tenant, silent), violation.recorded, 0))
         elif violation.kind == "limit":

@@ -257,7 +257,7 @@ def _forget(draft: Draft, tenant: str, reservation_id: str) -> Timer:
 
 
 def _mark(work: Work) -> str:
-    return f"{work.stamp.source}{work.stamp.id}"
+    return facets.event_digest(work.stamp)
 
 
 def _is_answered(work: Work, known: Reservation | None) -> bool:

@@ -97,7 +97,7 @@ def delete(view: View, work: Work) -> None:
     _leave(draft, step, work.tenant, before)
     if before.parent_id != rules.ROOT:
         step.include(records.deleted_children_index(before.parent_id), work.tenant)
-    job = ClearJob(work.tenant, stamp.time_us, draft.now_ms, work.cause.id, work.cause.traceparent)
+    job = ClearJob(work.tenant, facets.time_us(stamp), draft.now_ms, work.cause.id, work.cause.traceparent)
     put_job(step, f"clear/{work.tenant}/{facets.digest(work.event.id)}", job, draft.now_ms)
     step.emit.append(changed(draft, work.tenant, after))
     draft.close()

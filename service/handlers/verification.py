@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,8 @@ NONE: Numbers = (0, 0)
 class Violation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that must not be. ``recorded`` is what stands in the ledger, ``expected`` what its records say.
 
-    Kinds: ``usage``, ``limit``, ``enabled_below``, ``children``, ``edition``, ``reservation``, ``timer``, ``waiting``.
+    Kinds: ``usage``, ``limit``, ``enabled_below``, ``applied``, ``children``, ``edition``, ``reservation``, ``timer``,
+    ``waiting``.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Violation(msgspec.Struct, frozen=True, omit_defaults=True):
     offering_item: str | None = None
     workload_id: str | None = None
     reservation_id: str | None = None
+    plan_id: str | None = None
     recorded: Any = None
     expected: Any = None
 
@@ -230,7 +233,9 @@ def _difference(violation: Violation) -> tuple[Any, ...]:
     amount: Any = None
     if violation.kind == "usage":
         amount = tuple(a - b for a, b in zip(violation.recorded, violation.expected, strict=True))
-    return violation.kind, violation.offering_item, violation.workload_id, amount
+    elif violation.kind == "applied":
+        amount = violation.recorded - violation.expected
+    return violation.kind, violation.offering_item, violation.workload_id, violation.plan_id, amount
 
 
 async def _pause(attempt: int) -> None:
@@ -336,6 +341,7 @@ def compare(catalog: Catalog, reading: Reading) -> Iterator[Violation]:
     yield from _usage(reading)
     yield from _limits(reading)
     yield from _enabled_below(reading)
+    yield from _applied(reading)
     if reading.children_recorded != len(reading.children):
         yield Violation(
             "children",
@@ -422,12 +428,28 @@ def _enabled_below(reading: Reading) -> Iterator[Violation]:
     recorded = {
         item.removeprefix(SILENT_PREFIX): account.used
         for item, account in reading.accounts.items()
-        if item.startswith(SILENT_PREFIX)
+        if item.startswith(SILENT_PREFIX) and records.counted_plan(item) is None
     }
     for item in _different(recorded, expected, 0):
         before, after = recorded.get(item, 0), expected.get(item, 0)
         text = f"it counts as enabled on {before} tenants right below, and is on {after}"
         yield Violation("enabled_below", reading.node.tenant_id, text, item, recorded=before, expected=after)
+
+
+def _applied(reading: Reading) -> Iterator[Violation]:
+    """Plans: to how many workloads each is applied decides whether somebody looks for them when it changes."""
+    expected = Counter(
+        plan for workload in reading.workloads.values() for plan, link in workload.links.items() if link.applied
+    )
+    recorded = {
+        plan: account.used
+        for item, account in reading.accounts.items()
+        if (plan := records.counted_plan(item)) is not None
+    }
+    for plan in _different(recorded, expected, 0):
+        before, after = recorded.get(plan, 0), expected.get(plan, 0)
+        text = f"the plan counts as applied to {before} workloads, and is to {after}"
+        yield Violation("applied", reading.node.tenant_id, text, plan_id=plan, recorded=before, expected=after)
 
 
 def _different(recorded: Mapping[str, Any], expected: Mapping[str, Any], absent: Any) -> list[str]:

@@ -11,7 +11,7 @@ from service import records
 from service.handlers import assignments
 from service.handlers.draft import Draft, Step, View
 from service.handlers.work import RefusedError, Work, path_keys, placement_of
-from service.ledger.transaction import RecordKey, Timer
+from service.ledger.transaction import RecordKey, Take, Timer
 from service.records import Workload
 from service.rules import facets
 from service.rules import tenants as tenant_rules
@@ -71,7 +71,7 @@ def report_usage(view: View, work: Work) -> None:
     check_tenant(draft, work.tenant)
     before = draft.workload(work.tenant, data.workload_id)
     stamp = work.stamp_over(before.usage_stamp)
-    if stamp is not None and (stamp.time_us >= before.removed_at_us or work.arrival.origin is None):
+    if stamp is not None and (facets.time_us(stamp) >= before.removed_at_us or work.arrival.origin is None):
         reported = {gauge: getattr(data.usage, gauge) for gauge in assignments.GAUGES}
         gauges = before.gauges | {gauge: value for gauge, value in reported.items() if value is not None}
         now = msgspec.structs.replace(before, gauges=gauges, usage_stamp=stamp)
@@ -103,11 +103,12 @@ def clear(
     registered_anew: bool = False,
 ) -> None:
     """Take everything from a workload; that it was removed is remembered for a day. News from later stay."""
-    links = {plan: link for plan, link in before.links.items() if link.stamp.time_us > stamp.time_us}
-    usage_stays = before.usage_stamp is not None and before.usage_stamp.time_us > stamp.time_us
+    removed_at_us = facets.time_us(stamp)
+    links = {plan: link for plan, link in before.links.items() if facets.time_us(link.stamp) > removed_at_us}
+    usage_stays = before.usage_stamp is not None and facets.time_us(before.usage_stamp) > removed_at_us
     now = Workload(
         stamp=stamp,
-        removed_at_us=max(stamp.time_us, before.removed_at_us),
+        removed_at_us=max(removed_at_us, before.removed_at_us),
         links=links,
         holding=before.holding,
         uncovered=before.uncovered,
@@ -122,9 +123,17 @@ def clear(
         now = msgspec.structs.replace(now, **about)
     assignments.reassign(draft, tenant, workload_id, now, reason, shown_type=before.type)
     for step in draft.steps:
-        for plan in before.links.keys() - links.keys():
-            step.exclude(records.applied_index(tenant, plan), workload_id)
+        count_applied(step, tenant, before, now)
         step.timers.append(_forget(draft, tenant, workload_id))
+
+
+def count_applied(step: Step, tenant: str, before: Workload, now: Workload) -> None:
+    """Count for each plan to how many workloads of the tenant it is applied, in the step that changes that."""
+    for plan in before.links.keys() | now.links.keys():
+        known, link = before.links.get(plan), now.links.get(plan)
+        difference = (link is not None and link.applied) - (known is not None and known.applied)
+        if difference:
+            step.take.append(Take((tenant,), records.applied_count_item(plan), difference, fact=True))
 
 
 def forget_if_unknown(draft: Draft, step: Step, tenant: str, workload_id: str, now: Workload) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from service.handlers.work import Arrival
 from service.ledger.errors import LedgerUnavailable
 from service.ledger.outbox import Facts
 from service.ledger.reference import ReferenceLedger
+from service.ledger.snapshot import Snapshot
 from service.ledger.transaction import SILENT_PREFIX, Account, IndexKey, Outcome, Record, RecordKey, Transaction
 from service.records import Reservation, Workload
 from tests.unit.handlers.world import CATALOG, World
@@ -341,7 +343,8 @@ def check_conservation(world: World) -> None:
 
 
 def check_tree(world: World) -> None:
-    """What is counted of the tenants right below one, so that disabling and deleting can be refused, is what is so."""
+    """What is counted without being announced is what is so: of the tenants right below one, so that disabling and
+    deleting can be refused, and of the workloads that have a plan, so that somebody looks for them when it changes."""
     below: dict[str, int] = {}
     enabled: dict[tuple[str, str], int] = {}
     snapshots = [world.ledger.snapshot(shard) for shard in range(world.ledger.shards)]
@@ -358,12 +361,24 @@ def check_tree(world: World) -> None:
                 place = (tenant.parent_id, SILENT_PREFIX + item)
                 enabled[place] = enabled.get(place, 0) + 1
     assert {key.tenant: count for key, count in found.items() if key.id == "children" and count} == below
-    assert enabled == {
+    assert enabled | applied_by_plan(snapshots) == {
         place: account.used
         for snapshot in snapshots
         for place, account in snapshot.accounts.items()
         if place[1].startswith(SILENT_PREFIX)
     }
+
+
+def applied_by_plan(snapshots: Sequence[Snapshot]) -> Counter[tuple[str, str]]:
+    """To how many workloads each plan is applied, as the workloads' records say."""
+    return Counter(
+        (key.tenant, records.applied_count_item(plan))
+        for snapshot in snapshots
+        for key, record in snapshot.records.items()
+        if key.kind == "workload"
+        for plan, link in records.decode(key, record.payload).links.items()
+        if link.applied
+    )
 
 
 def check_enablement(world: World) -> None:

@@ -266,3 +266,140 @@ async def test_a_job_survives_a_crash_at_any_of_its_steps() -> None:
     assert [await holders(world, item) for item in (WORKSTATIONS, MANAGEMENT)] == [MANY, MANY]
     ids = [event["id"] for event in await world.announced("assignment.changed")]
     assert len(ids) == len(set(ids))
+
+
+# --- whom a change concerns
+
+
+async def jobs_of(world: World) -> int:
+    """How many jobs wait to be carried out."""
+    return sum([len(await world.ledger.timers(shard, "job/")) for shard in range(world.ledger.shards)])
+
+
+async def counted(world: World, plan: str = "p", tenant: str = "cust") -> int:
+    """To how many workloads a plan counts as applied."""
+    return await world.used(tenant, records.applied_count_item(plan))
+
+
+async def test_a_plan_that_nobody_has_makes_no_job() -> None:
+    world = World()
+    await world.tree()
+    await registered(world, ["w1", "w2"])
+    await world.handle(saved(world, "backup.files", plan="other"), applied(world, ["w1"], plan="other"))
+    await world.handle(
+        saved(world, "backup.files"), applied(world, ["w1"]), applied(world, ["w1"], name="plan.revoked")
+    )
+    await world.engine.handle([saved(world, "backup.image"), saved(world, "backup.files")])
+    assert await jobs_of(world) == 0
+    await world.engine.handle([saved(world, "backup.image", plan="other")])
+    assert await jobs_of(world) == 1
+
+
+async def test_a_plan_changes_for_those_that_have_it_and_nobody_else_is_written() -> None:
+    world = World()
+    await world.tree(items=(WORKSTATIONS, MANAGEMENT))
+    await registered(world, names(10))
+    for plan in ("p", "q"):
+        await world.handle(saved(world, "backup.files", plan=plan))
+    await world.handle(applied(world, names(10)[:4]), applied(world, names(10)[4:8], plan="q"))
+    shard = (await world.ledger.locate(["cust"]))["cust"]
+    before = world.ledger.snapshot(shard).records
+    await world.handle(saved(world, "management.patch_management"))
+    after = world.ledger.snapshot(shard).records
+    written = {key.id for key, record in after.items() if key.kind == "workload" and before[key] != record}
+    assert written == set(names(10)[:4])
+    assert await holders(world, MANAGEMENT) == 4
+
+
+async def test_a_plan_that_is_saved_right_behind_its_application_reaches_the_workload() -> None:
+    world = World()
+    await world.tree(items=(WORKSTATIONS, MANAGEMENT))
+    await registered(world, ["w1", "w2"])
+    await world.handle(saved(world, "backup.files"))
+    batch = [applied(world, ["w1"]), saved(world, "management.patch_management"), applied(world, ["w2"])]
+    results = await world.engine.handle(batch)
+    assert [result.kind for result in results] == ["applied", "applied", "delayed"]
+    await world.settle()
+    assert await holders(world, MANAGEMENT) == 2
+    assert await counted(world) == 2
+
+
+async def test_a_workload_that_comes_while_a_plan_is_carried_out_is_decided_on_the_changed_plan() -> None:
+    world = World()
+    await world.tree(items=(WORKSTATIONS, MANAGEMENT))
+    workloads = names(2 * plans.WORKLOADS_PER_STEP)
+    late = "a-late-one"  # it stands before all others, where the job has been already
+    await registered(world, workloads)
+    await world.handle(saved(world, "backup.files"), applied(world, [*workloads, late]))
+    await world.engine.handle([saved(world, "management.patch_management")])
+    assert await world.engine.run_due(range(world.ledger.shards)) == 1
+    await world.engine.handle(
+        [
+            world.event("workload.registered", "cust", {"workload_id": late, "type": "workstation"}),
+            world.event("workload.registered", "cust", {"workload_id": "b-late-one", "type": "workstation"}),
+            applied(world, ["b-late-one"]),
+        ]
+    )
+    await world.settle()
+    assert await holders(world, MANAGEMENT) == len(workloads) + 2
+    assert await counted(world) == len(workloads) + 2
+
+
+async def test_somebody_else_who_applies_a_plan_just_before_it_changes_is_not_missed() -> None:
+    world = World()
+    await world.tree(items=(WORKSTATIONS, MANAGEMENT))
+    await registered(world, ["w1"])
+    await world.handle(saved(world, "backup.files"))
+    first = world.engine
+    other = world.start()
+    commit = world.ledger.commit
+
+    async def late(shard: int, transactions: list[Transaction], now_ms: int) -> list[Outcome]:
+        world.ledger.commit = commit  # type: ignore[method-assign]  # this instance alone is late
+        (result,) = await other.handle(
+            [world.request("plan.applied", "cust", {"plan_id": "p", "workload_ids": ["w1"]})]
+        )
+        assert result.kind == "applied"
+        return await commit(shard, transactions, now_ms)
+
+    world.ledger.commit = late  # type: ignore[method-assign]  # this instance alone is late
+    await first.handle([saved(world, "management.patch_management")])
+    await world.settle()
+    assert await holders(world, MANAGEMENT) == 1
+
+
+@pytest.mark.parametrize("end", ["removed", "deleted", "tenant", "revoked"])
+async def test_a_plan_counts_only_the_workloads_that_have_it(end: str) -> None:
+    world = World()
+    await world.tree()
+    await registered(world, ["w1", "w2"])
+    await world.handle(saved(world, "backup.files"), applied(world, ["w1", "w2"]), applied(world, ["w1"]))
+    assert await counted(world) == 2
+    if end == "removed":
+        await world.send("workload.removed", "cust", {"workload_id": "w1"})
+    elif end == "deleted":
+        await world.send("plan.deleted", "cust", {"plan_id": "p"})
+    elif end == "revoked":
+        await world.handle(*[applied(world, ["w1"], name="plan.revoked") for _ in range(2)])
+    else:
+        await world.upsert("cust", "msp", "customer", enabled=False)
+        await world.send("tenant.deleted", "cust", {})
+        await world.upsert("cust", "msp", "customer")
+        assert await counted(world) == 0
+        await world.handle(saved(world, "backup.files"), applied(world, ["w2"]))
+    assert await counted(world) == (0 if end == "deleted" else 1)
+
+
+async def test_a_plan_of_a_unit_is_counted_there_and_stays_there_when_its_customer_moves() -> None:
+    world = World()
+    await world.tree()
+    await world.upsert("unit", "cust", "unit")
+    await world.upsert("other", "dist", "partner")
+    await world.set_items("other", WORKSTATIONS)
+    for tenant in ("cust", "unit"):
+        await registered(world, ["w1"], tenant)
+        await world.send("plan.saved", tenant, {"plan_id": "p", "features": ["backup.files"]})
+        await world.send("plan.applied", tenant, {"plan_id": "p", "workload_ids": ["w1"]})
+    await world.upsert("cust", "other", "customer")
+    assert await world.used("other") == 2
+    assert [await counted(world, tenant=name) for name in ("unit", "cust", "other", "msp", "dist")] == [1, 1, 0, 0, 0]

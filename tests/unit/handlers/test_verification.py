@@ -16,6 +16,9 @@ from service.ledger.transaction import Account, Attempt, Limit, Take, Timer, Tra
 from service.records import Workload
 from tests.unit.handlers.world import CATALOG, MANAGEMENT, STORAGE, WORKSTATIONS, World
 
+FEATURES = ("backup.files", "management.patch_management")
+PLAN = f"plan-{'-'.join(FEATURES)}"
+
 
 async def busy_world() -> World:
     """Workloads, bytes, a reservation, somebody who waits, a unit, and a tenant that was deleted."""
@@ -24,7 +27,7 @@ async def busy_world() -> World:
     hard = {"name": WORKSTATIONS, "status": 1, "quota": {"value": 6, "overage": 0}}
     await world.send("offering_items.set", "msp", {"items": [hard]})
     await world.send("tenant.upserted", "unit", {"parent_id": "cust", "kind": "unit", "name": "unit"})
-    await world.protect("w1", "w2", features=("backup.files", "management.patch_management"))
+    await world.protect("w1", "w2", features=FEATURES)
     await world.protect("w1", tenant="unit")
     await world.send("workload.usage_reported", "cust", {"workload_id": "w1", "usage": {"storage_bytes": 1000}})
     await world.send("reservation.reserve", "cust", {"reservation_id": "r", "items": {WORKSTATIONS: 3}})
@@ -82,6 +85,8 @@ WRONG: Mapping[str, tuple[str, Attempt, set[tuple[str, str]]]] = {
     ),
     "quota": ("msp", Attempt(limits=[Limit("msp", WORKSTATIONS, 60, 0)]), {("limit", "msp")}),
     "enabled below": ("dist", Attempt(take=[Take(("dist",), f".{WORKSTATIONS}", 1)]), {("enabled_below", "dist")}),
+    "applied": ("cust", Attempt(take=[Take(("cust",), f".plan/{PLAN}", -1)]), {("applied", "cust")}),
+    "applied to nobody": ("unit", Attempt(take=[Take(("unit",), ".plan/none", 3)]), {("applied", "unit")}),
     "children": ("dist", Attempt(put=[(records.children_key("dist"), records.encode(3))]), {("children", "dist")}),
     "no timer": ("cust", Attempt(timers=[Timer(reservations.expiry("cust", "r"), None)]), {("reservation", "cust")}),
     "a stray timer": ("cust", Attempt(timers=[Timer(reservations.expiry("cust", "x"), 2**50)]), {("timer", "cust")}),
