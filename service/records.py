@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from service.workload import Workload as Workload
 
 CACHED_RECORDS_MAX = 200_000  # tenants and plans kept in the process
 PATH_KEYS_MAX = 20  # no tree is deeper
+KEYS_CACHED = 65_536  # of one kind: those of tenants and plans come again with every event
 
 
 class Tenant(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -146,18 +148,22 @@ class Identifier(msgspec.Struct, frozen=True, array_like=True):
 # --- where records are
 
 
+@lru_cache(KEYS_CACHED)
 def tenant_key(tenant: str) -> RecordKey:
     return RecordKey("tenant", tenant, "tenant")
 
 
+@lru_cache(KEYS_CACHED)
 def items_key(tenant: str) -> RecordKey:
     return RecordKey("tenant", tenant, "items")
 
 
+@lru_cache(KEYS_CACHED)
 def backlog_key(tenant: str, name: str) -> RecordKey:
     return RecordKey("tenant", tenant, f"backlog/{name}")
 
 
+@lru_cache(KEYS_CACHED)
 def plan_key(tenant: str, plan: str) -> RecordKey:
     return RecordKey("plan", tenant, plan)
 

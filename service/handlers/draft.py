@@ -202,6 +202,11 @@ class View:
         """Whether a record is at hand, loaded or in the process' cache."""
         return self.peek(key) is not None
 
+    def missing(self, keys: Iterable[RecordKey]) -> list[RecordKey]:
+        """Those of the records that are not at hand."""
+        entries = self._entries
+        return [key for key in keys if key not in entries and self.peek(key) is None]
+
     def take_in(self, records_read: Mapping[RecordKey, Versioned]) -> None:
         """Further records, as read."""
         for key, entry in records_read.items():

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Protocol, TypeVar
 
@@ -30,6 +30,7 @@ from service.records import Cache, Loader, MissingError, tenant_key
 from service.rules.tenants import ROOT
 
 LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up a tree of bounded depth
+STREAMS_CACHED = 4096  # names of partitions
 PAUSE_SECONDS_MAX = 0.05  # between tries after repeated conflicts
 
 Answer = TypeVar("Answer")
@@ -233,7 +234,7 @@ class Engine:
             wanted: dict[int, dict[RecordKey, None]] = {}
             still_asking = []
             for view, needs in asking:
-                keys = [key for key in needs(view) if not view.has(key)]
+                keys = view.missing(needs(view))
                 if keys:
                     still_asking.append((view, needs))
                     wanted.setdefault(view.shard, {}).update(dict.fromkeys(keys))
@@ -291,7 +292,13 @@ def _work_of(arrival: Arrival) -> Work:
     origin = arrival.origin
     if origin is None:
         return Work(arrival, None, 0)
-    return Work(arrival, f"{origin.topic}/{origin.partition}", origin.offset)
+    return Work(arrival, _stream(origin.topic, origin.partition), origin.offset)
+
+
+@lru_cache(STREAMS_CACHED)
+def _stream(topic: str, partition: int) -> str:
+    """The source under which the ledger knows a partition."""
+    return f"{topic}/{partition}"
 
 
 def _are_there(view: View, subjects: Sequence[Subject]) -> bool:

@@ -38,15 +38,16 @@ class PlanJob(msgspec.Struct, frozen=True, tag="plan"):
 
 def needs(view: View, work: Work) -> Iterable[RecordKey]:
     """The tenant's way up and the plan; for applying and revoking, the workloads with their plans too."""
-    data = work.event.data
-    yield from path_keys(view, work.tenant)
-    yield records.backlog_key(work.tenant, backlogs.PLANS)
-    yield records.plan_key(work.tenant, data.plan_id)  # type: ignore[attr-defined]  # each of the four has one
-    if isinstance(data, PlanSaved | PlanDeleted):
-        yield records.applied_count_key(work.tenant, data.plan_id)
-    elif isinstance(data, PlanApplied | PlanRevoked):
+    data, tenant = work.event.data, work.tenant
+    plan_id: str = data.plan_id  # type: ignore[attr-defined]  # each of the four has one
+    keys = [records.backlog_key(tenant, backlogs.PLANS), records.plan_key(tenant, plan_id)]
+    if isinstance(data, PlanApplied | PlanRevoked):
         for workload_id in _part(work, data.workload_ids):
-            yield from workloads.needs_of(view, work.tenant, workload_id)
+            keys += workloads.needs_of(view, tenant, workload_id)
+    else:
+        keys += path_keys(view, tenant)
+        keys.append(records.applied_count_key(tenant, plan_id))
+    return keys
 
 
 def save(view: View, work: Work) -> None:
@@ -113,25 +114,28 @@ def revoke(view: View, work: Work) -> None:
 
 def link_one(view: View, work: Work, step: int, plan_id: str, workload_id: str, *, applied: bool) -> None:
     """One workload of a plan.applied or plan.revoked; ``step`` is its place in the event's list."""
+    tenant = work.tenant
     draft = work.draft(view, step)
-    workloads.check_tenant(draft, work.tenant)
+    workloads.check_tenant(draft, tenant)
     if _turn(work) is None:
-        backlogs.read(draft, work.tenant, backlogs.PLANS)  # it must still be empty when this is applied
-    before = draft.workload(work.tenant, workload_id)
-    plan = draft.plan(work.tenant, plan_id)
+        backlogs.read(draft, tenant, backlogs.PLANS)  # it must still be empty when this is applied
+    before = draft.workload(tenant, workload_id)
+    plan = draft.plan(tenant, plan_id)
     known = before.links.get(plan_id)
     removed_at_us = max(before.removed_at_us, plan.deleted_at_us if plan else -1)
     stamp = work.stamp_over(known.stamp if known else None)
     if stamp is not None and (facets.time_us(stamp) >= removed_at_us or work.arrival.origin is None):
         link = Link(applied, stamp, 0 if applied else draft.now_ms)
         now = msgspec.structs.replace(before, links={**before.links, plan_id: link})
-        assignments.reassign(draft, work.tenant, workload_id, now, "plan")
+        assignments.reassign(draft, tenant, workload_id, now, "plan")
+        difference = applied - (known is not None and known.applied)
         for way in draft.steps:
-            workloads.count_applied(way, work.tenant, before, now)
-            workloads.forget_if_unknown(draft, way, work.tenant, workload_id, now)
+            if difference:
+                way.take.append(workloads.counting(tenant, plan_id, difference))
+            workloads.forget_if_unknown(draft, way, tenant, workload_id, now)
     draft.close()
     if applied and draft.steps:
-        view.note(records.applied_count_key(work.tenant, plan_id))
+        view.note(records.applied_count_key(tenant, plan_id))
 
 
 def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
@@ -180,14 +184,11 @@ def _link(view: View, work: Work, plan_id: str, workload_ids: Sequence[str], *, 
     turn = _turn(work)
     if turn is not None:
         turn.reached = turn.done + len(part)
-    else:
+    elif not part or view.read(records.backlog_key(work.tenant, backlogs.PLANS)).value is not None:
         draft = _open(view, work)
-        if draft is None:
-            return
-        if not part:
+        if draft is not None:
             _wait(draft, work)
-            return
-        work.drafts.clear()
+        return
     for number, workload_id in enumerate(part, start=turn.done if turn is not None else 0):
         link_one(view, work, number, plan_id, workload_id, applied=applied)
 

@@ -125,6 +125,9 @@ class Event:
     def conclude(self, outcomes: Sequence[Outcome]) -> bool:
         """Turn outcomes into the work's result; without one it is decided again."""
         work = self.work
+        if len(outcomes) == 1 and outcomes[0].kind is OutcomeKind.APPLIED and work.result is None:
+            work.result = _APPLIED  # nearly always
+            return True
         if any(outcome.kind is OutcomeKind.OVERFLOW for outcome in outcomes):
             work.refused = RefusedError("invalid_data", "a sum would exceed the largest quantity")
         if not all(outcome.decided for outcome in outcomes):
@@ -132,6 +135,9 @@ class Event:
         elif work.result is None and outcomes:
             work.result = _result(work, outcomes)
         return work.result is not None
+
+
+_APPLIED = Result("applied")
 
 
 def internal_error() -> RefusedError:

@@ -24,7 +24,7 @@ class Arrival(msgspec.Struct, frozen=True):
     origin: Origin | None = None
 
 
-class Result(msgspec.Struct):
+class Result(msgspec.Struct, frozen=True):
     """What became of an arrival: applied, denied, duplicate, rejected (with code and reason), or delayed (with a code
     where it is because its tenant is not known)."""
 
@@ -91,6 +91,7 @@ class Work:
         "result",
         "source",
         "stamp",
+        "tenant",
         "waits",
     )  # fmt: skip - one name on each line would be a page
 
@@ -98,6 +99,7 @@ class Work:
         event = arrival.event
         self.arrival = arrival
         self.event = event
+        self.tenant = event.tenantid
         self.source = source
         self.number = number
         self.queued = queued  # out of a backlog, so it does not go into one again
@@ -112,11 +114,6 @@ class Work:
         self.waits = False  # for its tenant: it goes into the backlog of the unknown
         self.parent_shard: int | None = None  # of a tenant's upsert
         self.misplaced_in: int | None = None  # where the directory says the tenant is, and it is not
-
-    @property
-    def tenant(self) -> str:
-        """The tenant that the event is about."""
-        return self.event.tenantid
 
     def begin(self) -> None:
         """Forget what an earlier try has left."""

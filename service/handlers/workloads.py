@@ -23,15 +23,15 @@ def needs(view: View, work: Work) -> Iterable[RecordKey]:
     return needs_of(view, work.tenant, workload_id)
 
 
-def needs_of(view: View, tenant: str, workload_id: str) -> Iterable[RecordKey]:
+def needs_of(view: View, tenant: str, workload_id: str) -> list[RecordKey]:
     """What it takes to decide on a workload."""
-    yield from path_keys(view, tenant)
     key = records.workload_key(tenant, workload_id)
-    yield key
+    keys = path_keys(view, tenant)
+    keys.append(key)
     entry = view.peek(key)
     if entry is not None and entry.value is not None:
-        for plan in entry.value.links:
-            yield records.plan_key(tenant, plan)
+        keys += [records.plan_key(tenant, plan) for plan in entry.value.links]
+    return keys
 
 
 def check_tenant(draft: Draft, tenant: str) -> None:
@@ -133,7 +133,12 @@ def count_applied(step: Step, tenant: str, before: Workload, now: Workload) -> N
         known, link = before.links.get(plan), now.links.get(plan)
         difference = (link is not None and link.applied) - (known is not None and known.applied)
         if difference:
-            step.take.append(Take((tenant,), records.applied_count_item(plan), difference, fact=True))
+            step.take.append(counting(tenant, plan, difference))
+
+
+def counting(tenant: str, plan: str, difference: int) -> Take:
+    """A plan is applied to so many more workloads of the tenant."""
+    return Take((tenant,), records.applied_count_item(plan), difference, fact=True)
 
 
 def forget_if_unknown(draft: Draft, step: Step, tenant: str, workload_id: str, now: Workload) -> None:
