@@ -17,7 +17,7 @@ from service.rules import facets
 from service.rules.tenants import ROOT
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An event as it came in; without an origin it came over HTTP or from a person, and is always the newest."""
 
     event: Inbound

@@ -6,7 +6,7 @@
 --          program. Every key is declared: one that is not, and that a slot migration has moved away, would read as
 --          empty.
 -- ARGV[1]  the program, a msgpack array: see the line that takes it apart, and `ops`.
--- ARGV[i]  payloads of records and facts of announcements: opaque bytes, never decoded here.
+-- ARGV[2]  payloads of records and facts of announcements, one behind the other: opaque bytes, never decoded here.
 -- ops      all transactions as one flat array of integers (a table for each would cost more than the decisions).
 --          Numbers count from 1; 0 is no source, key, tags; -1 no value, overage, time; `n x*` is a count and a list.
 --            transaction  end source position idempotency mode cause tags n standing* n (record version)*
@@ -15,11 +15,12 @@
 --            attempt      end part* 0, where a part is its code and, in the order of the codes:
 --              1 probe    2 limits n (account value overage)*    3 idle n account*
 --              4 takes    n (asked used reserved n account*)*    netted: no account twice; asked: a limit may refuse it
---              5 put      n (record payload)*                    6 delete n record*
+--              5 put      n (record first last)*                 6 delete n record*
 --              7 index    n (key text present)*                  8 timers n (text due)*
 --              9 forget   n (tenant text)*                      10 unwait n waiting*
 --             11 wait     waiting static indexed n (tenant text)* n attempt*
---             12 wake     n (tenant text text)*                 13 emit n (facts unless_same n attempt*)*
+--             12 wake     n (tenant text text)*                 13 emit n (first last unless_same n attempt*)*
+--          first, last: of the bytes of a payload.
 --          A version of -n in an expectation: as transaction n of this call wrote it, through its first attempt; of
 --          -n - 2^32: absent, as transaction n left it through its first attempt.
 -- Answer   { one integer for each transaction, { details } }: the version of its records where the first attempt was
@@ -42,8 +43,8 @@ local ALMOST_REACHED, REACHED, EXCEEDED = 1, 2, 4
 local PROBE, LIMITS, IDLE, TAKES, PUT, DELETE, INDEX, TIMERS, FORGET, UNWAIT, WAIT, WAKE, EMIT =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
-local KEYS, ARGV, call = KEYS, ARGV, redis.call -- a local is found faster than a global
-local format, match, concat, min, max = string.format, string.match, table.concat, math.min, math.max
+local KEYS, payloads, call = KEYS, ARGV[2], redis.call -- a local is found faster than a global
+local format, match, sub, concat, min, max = string.format, string.match, string.sub, table.concat, math.min, math.max
 local now, percent, transaction_count, first_tenant_key, first_index_key, first_idempotency_key, idempotency_count,
   ops, texts, tags, standing, tenants, sources, stalled_sources, record_groups, account_groups,
   waiting_key, waiting_who, waiting_tenant = unpack(cmsgpack.unpack(ARGV[1]))
@@ -454,12 +455,12 @@ end
 local parts = {}
 
 parts[PUT] = function(p)
-  local last = p + 2 * ops[p]
+  local last = p + 3 * ops[p]
   version_now = next_number()
   local prefix = text_of[version_now] .. " "
-  for q = p + 1, last, 2 do
+  for q = p + 1, last, 3 do
     local record = ops[q]
-    record_text[record], version[record] = prefix .. ARGV[ops[q + 1]], version_now
+    record_text[record], version[record] = prefix .. sub(payloads, ops[q + 1], ops[q + 2]), version_now
     if is_standing[record] then
       changes_of_standing = changes_of_standing + 1
     end
@@ -541,11 +542,11 @@ parts[EMIT] = function(p)
   local count = ops[p]
   p = p + 1
   for _ = 1, count do
-    local facts, is_left_out, denials = ARGV[ops[p]], same_reasons and ops[p + 1] == 1, ""
-    if ops[p + 2] == 0 then
-      p = p + 3
+    local facts, is_left_out, denials = sub(payloads, ops[p], ops[p + 1]), same_reasons and ops[p + 2] == 1, ""
+    if ops[p + 3] == 0 then
+      p = p + 4
     else
-      denials, p = denials_at(p + 2)
+      denials, p = denials_at(p + 3)
     end
     if not is_left_out then
       outbox[#outbox + 1] = "E\0" .. format(INTEGER, next_number()) .. "\0" .. facts .. "\0" .. denials
@@ -743,7 +744,7 @@ end
 local function somebody_waits(tenant, item)
   local prefix, changes, dropped = item .. "\0", queue_changes[tenant] or {}, 0
   for member, present in pairs(changes) do
-    if string.sub(member, 1, #prefix) == prefix then
+    if sub(member, 1, #prefix) == prefix then
       if present then
         return true
       end

@@ -47,7 +47,7 @@ class Encoded(NamedTuple):
     """One call of commit.lua."""
 
     keys: list[str]
-    arguments: list[bytes | str]
+    arguments: list[bytes]
 
 
 Group = tuple[list[str], list[int]]  # fields of one hash, and their numbers: what is read at once
@@ -65,7 +65,7 @@ class Call:
         self._outcomes = outcomes
         self.count = 0
         self._ops: list[int] = []
-        self._payloads: list[bytes | str] = []
+        self._payloads: list[bytes] = []
         self._payload_bytes = 0
         self._texts: dict[str, int] = {"": 1}
         self._tags: list[int] = []
@@ -146,7 +146,7 @@ class Call:
             [who for _, who in self._waiting],
             [self._tenants[tenant] for tenant, _ in self._waiting],
         )
-        return Encoded(names, [_pack(program), *self._payloads])
+        return Encoded(names, [_pack(program), b"".join(self._payloads)])
 
     # --- names, each entered once
 
@@ -289,12 +289,9 @@ class Call:
             self._add_takes(attempt.take)
         if attempt.put:
             ops += (PUT, len(attempt.put))
-            payloads = self._payloads
             for key, payload in attempt.put:
-                payloads.append(payload)
-                self._payload_bytes += len(payload)
-                # ARGV[1] is the program, so the first payload is ARGV[2].
-                ops += (self._records.get(key) or self._record(key), len(payloads) + 1)
+                ops.append(self._records.get(key) or self._record(key))
+                self._add_payload(payload)
         if attempt.delete or attempt.index or attempt.timers:
             self._add_names(attempt)
         if attempt.unwait or attempt.wait is not None or attempt.wake or attempt.forget:
@@ -398,13 +395,19 @@ class Call:
         ops += [attempt + 1 for attempt in wait.denials_of]
 
     def _add_emissions(self, emissions: Sequence[Emission]) -> None:
-        ops, payloads = self._ops, self._payloads
+        ops = self._ops
         ops += (EMIT, len(emissions))
         for emission in emissions:
-            payloads.append(emission.facts)
-            self._payload_bytes += len(emission.facts)
-            ops += (len(payloads) + 1, 1 if emission.unless_same else 0, len(emission.denials_of))
+            self._add_payload(emission.facts.encode())
+            ops += (1 if emission.unless_same else 0, len(emission.denials_of))
             ops += [attempt + 1 for attempt in emission.denials_of]
+
+    def _add_payload(self, payload: bytes) -> None:
+        """Where its first and its last byte stand among all payloads."""
+        self._payloads.append(payload)
+        first = self._payload_bytes + 1
+        self._payload_bytes += len(payload)
+        self._ops += (first, self._payload_bytes)
 
 
 def _enter(groups: dict[str, Group], where: str, field: str, number: int) -> None:

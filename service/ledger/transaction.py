@@ -2,6 +2,8 @@
 
 The ledger knows tenants, items, numbers and bytes, and nothing of licensing. A transaction says what it expects, what
 it takes, what it writes and what it announces; the ledger applies it whole or not at all (docs/design.md 3).
+
+The structs are kept out of the garbage collector's sight (``gc=False``): nothing in them can lead back to them.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class Balance(NamedTuple):
     reserved: int
 
 
-class Take(msgspec.Struct, frozen=True):
+class Take(msgspec.Struct, frozen=True, gc=False):
     """Units of an item for a tenant and everyone above it.
 
     ``path`` leads from the tenant itself up to its direct partner; root has no counters. ``used`` and ``reserved`` are
@@ -83,7 +85,7 @@ class Take(msgspec.Struct, frozen=True):
     fact: bool = False
 
 
-class Limit(msgspec.Struct, frozen=True):
+class Limit(msgspec.Struct, frozen=True, gc=False):
     """A new quota of an item on a tenant: ``value`` None is unlimited, ``overage`` None is soft (docs/domain.md 4)."""
 
     tenant: str
@@ -92,14 +94,14 @@ class Limit(msgspec.Struct, frozen=True):
     overage: int | None
 
 
-class Timer(msgspec.Struct, frozen=True):
+class Timer(msgspec.Struct, frozen=True, gc=False):
     """``member`` is due at ``due_ms`` (Unix milliseconds), or, with None, never."""
 
     member: str
     due_ms: int | None
 
 
-class IndexChange(msgspec.Struct, frozen=True):
+class IndexChange(msgspec.Struct, frozen=True, gc=False):
     """``member`` belongs to the index, or belongs to it no longer."""
 
     key: IndexKey
@@ -107,7 +109,7 @@ class IndexChange(msgspec.Struct, frozen=True):
     present: bool
 
 
-class Wait(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """``who`` of ``tenant`` waits from now on.
 
     The reasons are the quota denials of the attempts ``denials_of`` (the ledger knows them) and ``static`` (the
@@ -123,7 +125,7 @@ class Wait(msgspec.Struct, frozen=True):
     indexed: bool = True  # False: the reasons are only kept, nobody is woken for them
 
 
-class Emission(msgspec.Struct, frozen=True):
+class Emission(msgspec.Struct, frozen=True, gc=False):
     """An announcement: ``facts`` are the caller's (text without NUL); the ledger adds the revision and the denials.
 
     ``denials_of`` are the numbers of the earlier, refused attempts whose denials belong to it. With ``unless_same`` it
@@ -135,14 +137,14 @@ class Emission(msgspec.Struct, frozen=True):
     unless_same: bool = False
 
 
-class Wake(msgspec.Struct, frozen=True):
+class Wake(msgspec.Struct, frozen=True, gc=False):
     """Whoever waits at ``place`` is looked at again; nothing happens where nobody waits there."""
 
     place: Place
     reason: str
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One way to decide: applied whole where no limit refuses what it takes.
 
     ``idle`` are (tenant, item) that must have nothing used after the attempt's own takes; with ``probe`` the takes are
@@ -164,7 +166,7 @@ class Attempt(msgspec.Struct, frozen=True):
     emit: Sequence[Emission] = ()
 
 
-class Transaction(msgspec.Struct, frozen=True):
+class Transaction(msgspec.Struct, frozen=True, gc=False):
     """One decision. The first of ``attempts`` that no limit refuses is applied; the last one usually takes nothing.
 
     ``standing`` are further expectations, in groups that many transactions share: a group is one tuple, handed over
@@ -211,7 +213,7 @@ class OutcomeKind(StrEnum):
     OVERFLOW = "overflow"  # a sum would exceed QUANTITY_MAX; nothing happened
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of a transaction.
 
     ``attempt`` is the number of the applied attempt, -1 for none; ``denials[i]`` are those of the refused attempt i.
@@ -230,7 +232,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.kind in (OutcomeKind.APPLIED, OutcomeKind.DENIED, OutcomeKind.DUPLICATE)
 
 
-class Account(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True, gc=False):
     """Usage and quota of one item on one tenant; ``value`` None is unlimited, ``overage`` None is soft."""
 
     used: int = 0
@@ -251,7 +253,7 @@ class Account(msgspec.Struct, frozen=True):
 ALMOST_REACHED, REACHED, EXCEEDED = 1, 2, 4  # the bits of Account.raised
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """Why somebody waits, as the ledger keeps it."""
 
     since_ms: int
