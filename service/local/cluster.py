@@ -63,6 +63,8 @@ class LocalRedisCluster:
             # Each its own epoch, so that no two have to settle which of them has the word.
             _ask(port, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             _ask(port, "CLUSTER", "ADDSLOTS", *slots)
+        # Only now, as a master that has heard of another one takes no epoch any more.
+        for port in self.ports:
             for other in self.ports:
                 if other != port:
                     _ask(port, "CLUSTER", "MEET", "127.0.0.1", other)
