@@ -293,6 +293,9 @@ class MissingError(Exception):
         self.key = key
 
 
+_CACHED_KINDS = ("tenant", "plan")
+
+
 class Cache:
     """Tenants and plans as last seen by this process; the oldest are dropped first."""
 
@@ -303,7 +306,7 @@ class Cache:
     @staticmethod
     def takes(key: RecordKey) -> bool:
         """Whether records of this kind are kept."""
-        return key.kind == "tenant" or key.kind == "plan"
+        return key[0] in _CACHED_KINDS
 
     def get(self, key: RecordKey) -> Versioned | None:
         return self._entries.get(key)

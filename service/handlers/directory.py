@@ -77,6 +77,9 @@ class Directory:
         created: dict[str, int] = {}
         groups: dict[int, list[Work]] = {}
         for work in works:
+            if not awaited and not isinstance(work.event.data, TenantUpserted) and work.tenant in located:
+                groups.setdefault(located[work.tenant], []).append(work)  # nearly always
+                continue
             shard = self._shard(work, located, awaited, created)
             if work.waits and not isinstance(work.event.data, TenantUpserted):
                 awaited.setdefault(work.tenant, Backlog())  # what comes behind it in this batch waits behind it
@@ -91,6 +94,8 @@ class Directory:
         """Shards and backlogs of tenants that this process does not know yet."""
         tenants = {work.tenant for work in works}
         parents = {work.event.data.parent_id for work in works if isinstance(work.event.data, TenantUpserted)}
+        if not parents and self._known.keys() >= tenants:
+            return {tenant: self._known[tenant] for tenant in tenants}, {}
         new = [tenant for tenant in tenants if tenant not in self._known]
         located = await self.locate(tenants | parents - {tenant_rules.ROOT})
         keys: dict[int, list[RecordKey]] = {}

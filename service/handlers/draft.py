@@ -193,6 +193,7 @@ class View:
         self._cache = cache
         self._entries: dict[RecordKey, Versioned] = {}  # as the batch itself has left them, else as loaded
         self._undo: list[tuple[int, RecordKey, Versioned | None]] = []
+        self.cached_writes: list[tuple[int, RecordKey]] = []  # by transaction: what the process' cache must not keep
         self._noted: dict[RecordKey, int] = {}
         self._placements: dict[str, Placement] = {}
         self._kept = placements
@@ -249,13 +250,16 @@ class View:
     def _decide(self, number: int, key: RecordKey, value: Any) -> None:
         self._undo.append((number, key, self._entries.get(key)))
         self._entries[key] = Versioned(-number, value)
-        if key[0] == "tenant":
-            self._placements.clear()
+        if Cache.takes(key):
+            self.cached_writes.append((number, key))
+            if key[0] == "tenant":
+                self._placements.clear()
 
     def undo(self, count: int) -> None:
         """Take back every decision but the first ``count``."""
         del self.transactions[count:]
         self._noted = {key: number for key, number in self._noted.items() if number <= count}
+        self.cached_writes = [each for each in self.cached_writes if each[0] <= count]
         while self._undo and self._undo[-1][0] > count:
             _, key, before = self._undo.pop()
             if before is None:
@@ -348,9 +352,9 @@ class Draft:
 
     def read(self, key: RecordKey) -> Any:
         """A record, or None; the decision depends on it from now on."""
-        entry = self.view.read(key)
-        self._expect[key] = entry.version
-        return entry.value
+        version, value = self.view.read(key)
+        self._expect[key] = version
+        return value
 
     def tenant(self, tenant: str) -> Tenant | None:
         """A tenant's record; root has one that never changes."""

@@ -33,6 +33,8 @@ LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up
 STREAMS_CACHED = 4096  # names of partitions
 PAUSE_SECONDS_MAX = 0.05  # between tries after repeated conflicts
 
+_WRITING = (OutcomeKind.APPLIED, OutcomeKind.DENIED, OutcomeKind.DUPLICATE)  # they write, or have written before
+
 Answer = TypeVar("Answer")
 
 
@@ -262,19 +264,23 @@ class Engine:
         if not view.transactions:
             return []
         outcomes = await self.ledger.commit(view.shard, view.transactions, view.now_ms)
+        # What was written is not in the cache any more, and neither is what turned out to be stale.
+        self.loader.cache.drop(key for number, key in view.cached_writes if outcomes[number - 1].kind in _WRITING)
         for transaction, outcome in zip(view.transactions, outcomes, strict=True):
-            self._learn(transaction, outcome)
+            if outcome.kind is not OutcomeKind.APPLIED:
+                self._learn(transaction, outcome)
         return outcomes
 
     def _learn(self, transaction: Transaction, outcome: Outcome) -> None:
-        """What was written or turned out to be stale is not in the cache any more."""
+        """What an outcome says of records that have changed, of quotas that are used up, and of other ways that were
+        gone."""
         if outcome.denials:
             self._scarcity.note((denial.tenant for some in outcome.denials for denial in some), self.clock())
         if outcome.kind is OutcomeKind.CONFLICT:
             expected = chain(transaction.expect, *transaction.standing)
             self.loader.cache.drop(key for key, _ in expected)
-        elif outcome.kind not in (OutcomeKind.STALLED, OutcomeKind.REFUSED):
-            for attempt in transaction.attempts:
+        elif outcome.kind in _WRITING:
+            for attempt in transaction.attempts[1:]:
                 self.loader.cache.drop(key for key, _ in attempt.put if Cache.takes(key))
                 self.loader.cache.drop(key for key in attempt.delete if Cache.takes(key))
 
