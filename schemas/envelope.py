@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 from pydantic import ValidationError
@@ -29,9 +30,10 @@ TRACEPARENT_LENGTH_MAX: Final = 256  # characters
 FUTURE_US_MAX: Final = 5 * 60 * 1_000_000  # how far a producer's clock may be ahead
 PATH_LENGTH_MAX: Final = 256  # characters; a path may repeat what the producer wrote
 
-IDENTIFIER_CHARACTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
+IDENTIFIER_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
 ATTRIBUTES: Final = ("specversion", "id", "source", "type", "subject", "time", "tenantid", "sequence", "traceparent")
 ATTRIBUTE_OF_HEADER: Final = {f"ce_{name}": name for name in ATTRIBUTES}
+USUAL_HEADERS: Final = (("content-type", b"application/cloudevents+json"),)
 
 Mode = Literal["structured", "binary", "unsaid", "unreadable"]
 
@@ -83,6 +85,10 @@ def parse(
     refused. ``topic`` is the topic without its prefix, where the record came from one: a type that does not belong
     there is refused.
     """
+    if headers == USUAL_HEADERS:
+        usual = _read_usual(value, key, now_us, topic)
+        if usual is not None:
+            return usual
     content_type, extensions = _read_headers(headers)
     mode = "unsaid" if content_type is None else _mode_of(content_type)
     binary = bool(extensions) and mode != "structured"
@@ -108,6 +114,11 @@ def parse_time(text: str) -> int:
     """
     seconds = _whole_seconds(text[:19])
     rest = text[19:]
+    scale = _USUAL_FRACTIONS.get(len(rest))
+    if scale and rest[0] == "." and rest[-1] == "Z" and text[17] != "6" and seconds >= 0:
+        digits = rest[1:-1]
+        if digits.isascii() and digits.isdigit():
+            return seconds * 1_000_000 + int(digits) * scale  # as below, but for the usual forms alone
     fraction_us = 0
     if rest.startswith("."):
         digits = rest[1:].rstrip("Zz") if rest[-1] in "Zz" else rest[1:-6]
@@ -124,6 +135,9 @@ def parse_time(text: str) -> int:
     if seconds < 0:
         raise ValueError("it is before 1970")
     return seconds * 1_000_000 + fraction_us
+
+
+_USUAL_FRACTIONS: Final = {5: 1000, 8: 1}  # length of ".123Z" and ".123456Z" to the microseconds of its last digit
 
 
 @lru_cache(maxsize=4096)
@@ -186,6 +200,52 @@ def _read_event(
     except ValidationError as error:
         raise _invalid_data(error) from None
     return Inbound(event_id, source, type_, subject, time_us, tenant_id, sequence, _traceparent(attributes), model)
+
+
+def _read_usual(value: bytes | None, key: bytes | None, now_us: int, topic: str | None) -> Inbound | None:
+    """A structured event in which everything is in order and written as nearly all producers write it, or None.
+
+    It says only yes: whatever it does not take is read again, with every check by itself, to say what is wrong with
+    it. What it takes would be read as the same event there. Nearly all messages end here, at half the cost.
+    """
+    if (
+        not value
+        or len(value) > MESSAGE_BYTES_MAX
+        or value.count(b"{") + value.count(b"[") > NESTING_MAX
+        or key is None
+        or not _is_identifier(key)
+    ):
+        return None
+    try:
+        event = from_json(value, allow_inf_nan=False, cache_strings="keys")
+        version, event_id, source, type_, time, tenant_id, data = _required(event)
+        event_type = table.INBOUND[type_]
+        subject = event.get("subject") or ""
+        sequence = event.get("sequence")
+        if (
+            version != "1.0"
+            or tenant_id != key.decode()
+            or not (type(event_id) is type(source) is type(time) is type(subject) is str)
+            or not (event_id and source and f"{event_id}{source}{subject}".isprintable())
+            or len(event_id) > ID_LENGTH_MAX
+            or len(source) > SOURCE_LENGTH_MAX
+            or len(subject) > SUBJECT_LENGTH_MAX
+            or len(time) > TYPE_LENGTH_MAX
+            or (sequence is not None and not (type(sequence) is int and 0 <= sequence <= base.QUANTITY_MAX))
+            or (topic is not None and topic != event_type.topic)
+            or event.get("datacontenttype", "application/json") != "application/json"
+        ):
+            return None
+        time_us = parse_time(time)
+        if time_us > now_us + FUTURE_US_MAX:
+            return None
+        model = event_type.validate(data)
+    except (KeyError, TypeError, ValueError):  # a ValidationError is a ValueError
+        return None
+    return Inbound(event_id, source, type_, subject or None, time_us, tenant_id, sequence, _traceparent(event), model)
+
+
+_required = itemgetter("specversion", "id", "source", "type", "time", "tenantid", "data")
 
 
 # Headers and modes
@@ -357,14 +417,14 @@ def _has_control_characters(text: str) -> bool:
     return any(c < " " or "\x7f" <= c <= "\x9f" for c in text)
 
 
-def _is_identifier(text: Any) -> bool:
-    # strip leaves nothing only where every character is one of these: one call in C instead of a loop or a pattern.
-    return type(text) is str and 0 < len(text) <= base.IDENTIFIER_LENGTH_MAX and not text.strip(IDENTIFIER_CHARACTERS)
+def _is_identifier(text: bytes) -> bool:
+    # All of these taken away, nothing is left: one call in C instead of a loop or a pattern.
+    return 0 < len(text) <= base.IDENTIFIER_LENGTH_MAX and not text.translate(None, IDENTIFIER_CHARACTERS)
 
 
 def _tenant_of(attributes: Mapping[str, Any]) -> str | None:
     tenant_id = attributes.get("tenantid")
-    return tenant_id if _is_identifier(tenant_id) else None
+    return tenant_id if type(tenant_id) is str and tenant_id.isascii() and _is_identifier(tenant_id.encode()) else None
 
 
 def _tenant_id(attributes: Mapping[str, Any], key: bytes | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -33,7 +34,7 @@ headers = st.lists(
 examples = st.sampled_from(list(table.INBOUND.values()))
 
 
-def parse_or_reject(value: bytes | None, headers: list[tuple[str, bytes]], key: bytes | None) -> None:
+def parse_or_reject(value: bytes | None, headers: Sequence[tuple[str, bytes]], key: bytes | None) -> None:
     """Reads the message and holds the outcome to what the rest of the program relies on."""
     try:
         read = envelope.parse(value, headers, key, now_us=NOW_US)
@@ -103,7 +104,7 @@ def test_any_json_is_an_event_or_a_rejection(document: Any, headers: list[tuple[
 def test_an_event_with_one_thing_wrong_is_an_event_or_a_rejection(damaged: tuple[dict[str, Any], str]) -> None:
     event, tenant_id = damaged
     key = tenant_id.encode()
-    parse_or_reject(json.dumps(event).encode(), [("content-type", b"application/cloudevents+json")], key)
+    parse_or_reject(json.dumps(event).encode(), envelope.USUAL_HEADERS, key)
     apart = [
         (f"ce_{name}", str(content).encode("utf-8", "replace")) for name, content in event.items() if name != "data"
     ]
@@ -117,7 +118,54 @@ def test_a_good_event_with_flipped_bytes_is_an_event_or_a_rejection(
     value = bytearray(json.dumps(structured_event(event_type, tenant_id)).encode())
     for _ in range(cut.draw(st.integers(1, 4))):
         value[cut.draw(st.integers(0, len(value) - 1))] = cut.draw(st.integers(0, 255))
-    parse_or_reject(bytes(value), [("content-type", b"application/cloudevents+json")], tenant_id.encode())
+    parse_or_reject(bytes(value), envelope.USUAL_HEADERS, tenant_id.encode())
+
+
+texts = ["", "x" * 300, "x" * 1100, "\x85", "\u200b", "ü", "1.0", "application/json", "text/json"]
+times = [
+    "2026-01-31T12:00:00.123456Z",
+    "2026-01-31T12:00:00.12Z",
+    "2026-01-31T12:00:00.123\u0664Z",
+    "2026-01-31T12:00:00.123456+00:00",
+    "2026-06-30t23:59:60.123456Z",
+    "1969-12-31T23:59:59.123Z",
+    "9999-01-01T00:00:00.000Z",
+    f"2026-01-31T12:00:00.{'1' * 300}Z",
+]
+numbers = [0, 1, 1.0, True, None, -1, 2**53 - 1, 2**53]
+
+
+@pytest.mark.parametrize("name", [*envelope.ATTRIBUTES, "data", "datacontenttype"])
+def test_each_unusual_attribute_is_read_as_every_check_by_itself_would_read_it(name: str) -> None:
+    event = structured_event(table.INBOUND["apportion.workload.removed.v1"], "t")
+    for value in (*texts, *times, *numbers, [], {}):
+        read_both_ways(event | {name: value}, b"t", None)
+
+
+@given(damaged=damaged_events(), depth=st.integers(1, 34), topic=st.sampled_from([None, *table.INBOUND_TOPICS]))
+def test_a_usual_event_is_read_as_every_check_by_itself_would_read_it(
+    damaged: tuple[dict[str, Any], str], depth: int, topic: str | None
+) -> None:
+    event, tenant_id = damaged
+    for document in (event, event | {"more": json.loads("[" * depth + "]" * depth)}):
+        for key in (tenant_id.encode(), b"t", None):
+            read_both_ways(document, key, topic)
+
+
+def read_both_ways(document: Any, key: bytes | None, topic: str | None) -> None:
+    """As it is read with the usual content type, and with one that takes the way of every check."""
+    message = json.dumps(document).encode()
+    quickly = outcome(message, b"application/cloudevents+json", key, topic)
+    carefully = outcome(message, b"application/cloudevents+json;charset=utf-8", key, topic)
+    assert quickly == carefully
+
+
+def outcome(value: bytes, content_type: bytes, key: bytes | None, topic: str | None) -> Any:
+    """What a message is read as, or all that its dead letter says; headers as Kafka's client has them."""
+    try:
+        return envelope.parse(value, (("content-type", content_type),), key, now_us=NOW_US, topic=topic)
+    except envelope.Rejected as rejected:
+        return rejected.code, rejected.message, rejected.context, rejected.tenant_id
 
 
 @given(
