@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -50,20 +51,7 @@ class Message(NamedTuple):
     type: str
 
 
-class _Header(msgspec.Struct, frozen=True, array_like=True):
-    """The first line of facts. ``identity`` makes the id, together with the data where ``by_content`` says so."""
-
-    type: str
-    tenant: str | None
-    subject: str
-    identity: str
-    by_content: bool
-    time_ms: int
-    cause: str
-    traceparent: str | None
-
-
-_header_of = msgspec.json.Decoder(_Header).decode
+_LINES_BEFORE_DATA = 8
 _json = msgspec.json.Encoder().encode
 
 
@@ -82,10 +70,16 @@ def facts(
     """An announcement for the outbox.
 
     ``identity`` tells this announcement from every other one of the type and subject. With ``by_content`` the data is
-    part of the id too: two decisions that say different things never share one.
+    part of the id too: two decisions that say different things never share one. No text has a line break.
     """
-    header = _Header(type_, tenant, subject, identity, by_content, time_ms, cause, traceparent)
-    return (_json(header) + b"\n" + _json(data)).decode()
+    # First what is no part of the id, then what is: so that the id can be made of everything behind the fourth line.
+    head = (
+        f"{time_ms}\n{cause}\n{traceparent or ''}\n{'=' if by_content else ''}\n"
+        f"{type_}\n{tenant or ''}\n{subject}\n{identity}\n"
+    )
+    if head.count("\n") != _LINES_BEFORE_DATA:
+        raise ValueError(f"a line break in what is announced: {head!r}")
+    return head + _json(data).decode()
 
 
 def render(entry: outbox.Entry, catalog: Catalog) -> Message:
@@ -98,35 +92,35 @@ def render(entry: outbox.Entry, catalog: Catalog) -> Message:
 
 
 def _render_facts(entry: outbox.Facts) -> Message:
-    head, _, data = entry.facts.encode().partition(b"\n")
-    header = _header_of(head)
+    time_ms, cause, traceparent, by_content, content = entry.facts.split("\n", 4)
     if entry.denials:
-        data = _with_denials(header.type, data, entry.denials)
-    parts = [header.type, header.tenant or "", header.subject, header.identity]
-    event_id = outbound.event_id(*parts, data) if header.by_content else outbound.event_id(*parts)
+        content = _with_denials(content, entry.denials)
+    type_, tenant, subject, _, data = content.split("\n", 4)
+    event_id = outbound.event_id(content if by_content else content[: -len(data)])
     value = outbound.render(
         event_id=event_id,
-        type_=header.type,
-        tenant_id=header.tenant,
-        subject=header.subject,
-        time_ms=header.time_ms,
-        cause_id=header.cause or None,
-        revision=None if header.type == MESSAGE_REJECTED else entry.revision,
-        traceparent=header.traceparent,
-        data_json=data,
+        type_=type_,
+        tenant_id=tenant or None,
+        subject=subject,
+        time_ms=int(time_ms),
+        cause_id=cause or None,
+        revision=None if type_ == MESSAGE_REJECTED else entry.revision,
+        traceparent=traceparent or None,
+        data_json=data.encode(),
     )
-    return Message(_TOPICS[header.type], header.tenant, value, header.type)
+    return Message(_TOPICS[type_], tenant or None, value, type_)
 
 
-def _with_denials(type_: str, data: bytes, denials: Sequence[Denial]) -> bytes:
-    """The data of a refusal with what stood in its way; the caller's own reasons come first. A dead letter has it in
+def _with_denials(content: str, denials: Sequence[Denial]) -> str:
+    """The content of a refusal with what stood in its way; the caller's own reasons come first. A dead letter has it in
     its context."""
-    content = msgspec.json.decode(data)
-    if type_ == MESSAGE_REJECTED:
-        content.setdefault("context", {})["denials"] = [obstacle(denial) for denial in denials]
+    head, _, line = content.rpartition("\n")
+    data = msgspec.json.decode(line)
+    if head.startswith(MESSAGE_REJECTED):
+        data.setdefault("context", {})["denials"] = [obstacle(denial) for denial in denials]
     else:
-        content["denials"] = [*content.get("denials", ()), *(quota_denial(denial) for denial in denials)]
-    return _json(content)
+        data["denials"] = [*data.get("denials", ()), *(quota_denial(denial) for denial in denials)]
+    return f"{head}\n{_json(data).decode()}"
 
 
 def obstacle(denial: Denial) -> dict[str, Any]:
@@ -164,19 +158,33 @@ def quota_denial(denial: Denial) -> dict[str, Any]:
 
 
 def _render_usage(entry: outbox.UsageChanged, catalog: Catalog) -> Message:
-    item = catalog.find_item(entry.item)
+    # As text, because every change of a number is announced, on every tenant above it too.
+    value = "null" if entry.value is None else entry.value
+    overage = "null" if entry.overage is None else entry.overage
+    data = (
+        f'{_about_item(catalog, entry.item)}"used":{entry.used},"reserved":{entry.reserved},'
+        f'"quota":{{"value":{value},"overage":{overage}}},"pricing_mode":{_quoted(entry.tag)}}}'
+    )
+    return _ledger_message(USAGE_CHANGED, entry, str(entry.revision), data)
+
+
+@lru_cache(maxsize=4096)
+def _about_item(catalog: Catalog, name: str) -> str:
+    """The beginning of the data of every usage announcement of an item."""
+    item = catalog.find_item(name)
     data = {
-        "offering_item": entry.item,
-        "usage_name": item.usage_name if item else entry.item,
+        "offering_item": name,
+        "usage_name": item.usage_name if item else name,
         "application_id": item.application_id if item else None,
         "edition": item.edition if item else None,
         "unit": item.unit if item else "quantity",
-        "used": entry.used,
-        "reserved": entry.reserved,
-        "quota": {"value": entry.value, "overage": entry.overage},
-        "pricing_mode": entry.tag,
     }
-    return _ledger_message(USAGE_CHANGED, entry, str(entry.revision), data)
+    return _json(data).decode().removesuffix("}") + ","
+
+
+@lru_cache(maxsize=64)
+def _quoted(text: str) -> str:
+    return _json(text).decode()
 
 
 def _render_notice(entry: outbox.Notice) -> Message:
@@ -187,15 +195,12 @@ def _render_notice(entry: outbox.Notice) -> Message:
     }
     if entry.kind == "almost_reached":
         data["threshold_percent"] = entry.percent
-    return _ledger_message(f"apportion.quota.{entry.kind}.v1", entry, str(entry.number), data)
+    return _ledger_message(f"apportion.quota.{entry.kind}.v1", entry, str(entry.number), _json(data).decode())
 
 
-def _ledger_message(
-    type_: str, entry: outbox.UsageChanged | outbox.Notice, identity: str, data: Mapping[str, Any]
-) -> Message:
-    encoded = _json(data)
+def _ledger_message(type_: str, entry: outbox.UsageChanged | outbox.Notice, identity: str, data: str) -> Message:
     value = outbound.render(
-        event_id=outbound.event_id(type_, entry.tenant, entry.item, identity, encoded),
+        event_id=outbound.event_id(f"{type_}\n{entry.tenant}\n{entry.item}\n{identity}\n{data}"),
         type_=type_,
         tenant_id=entry.tenant,
         subject=entry.item,
@@ -203,7 +208,7 @@ def _ledger_message(
         cause_id=entry.cause or None,
         revision=entry.revision,
         traceparent=None,
-        data_json=encoded,
+        data_json=data.encode(),
     )
     return Message(_TOPICS[type_], entry.tenant, value, type_)
 

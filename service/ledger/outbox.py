@@ -9,6 +9,7 @@ from service.ledger.transaction import Denial
 SEPARATOR = "\x00"  # between the parts of an entry
 ROW = "\x02"  # between denials
 CELL = "\x01"  # between the parts of a denial
+NONE = "-1"  # in the place of a value or an overage
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ def parse(raw: str) -> Entry:
     kind, *parts = raw.split(SEPARATOR)
     if kind == "E":
         revision, facts, denials = parts
-        return Facts(int(revision), facts, parse_denials(denials))
+        return Facts(int(revision), facts, parse_denials(denials) if denials else ())
     if kind == "U":
         revision, time_ms, tenant, item, used, reserved, value, overage, tag, cause = parts
         return UsageChanged(
@@ -68,8 +69,8 @@ def parse(raw: str) -> Entry:
             item,
             int(used),
             int(reserved),
-            limit(value),
-            limit(overage),
+            None if value == NONE else int(value),
+            None if overage == NONE else int(overage),
             tag,
             cause,
         )
@@ -82,8 +83,8 @@ def parse(raw: str) -> Entry:
             item,
             name,
             int(used),
-            limit(value),
-            limit(overage),
+            None if value == NONE else int(value),
+            None if overage == NONE else int(overage),
             int(percent),
             int(number),
             cause,
@@ -97,9 +98,3 @@ def parse_denials(text: str) -> tuple[Denial, ...]:
         return ()
     rows = (row.split(CELL) for row in text.split(ROW))
     return tuple(Denial(tenant, item, int(cap), int(used), int(asked)) for tenant, item, cap, used, asked in rows)
-
-
-def limit(text: str) -> int | None:
-    """A value or overage: -1 stands for none."""
-    number = int(text)
-    return None if number < 0 else number
