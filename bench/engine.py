@@ -179,8 +179,10 @@ async def measure(bench: Bench, events: Iterable[Event]) -> dict[str, float]:
         count += len(batch)
     figures = {f"{name}_us": value / count * _US for name, value in seconds.items()}
     figures["script_us"] = (bench.redis.scripts().seconds - scripts.seconds) / count * _US
-    figures["announcements_per_event"] = (bench.announced - announced) / count
-    figures["announcement_us"] = (seconds["outbox"] + seconds["render"]) / max(1, bench.announced - announced) * _US
+    announcements_made = bench.announced - announced
+    figures["announcements_per_event"] = announcements_made / count
+    if announcements_made:
+        figures["announcement_us"] = (seconds["outbox"] + seconds["render"]) / announcements_made * _US
     return figures
 
 

@@ -59,7 +59,13 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_an_id_says_what_happened_and_neither_when_nor_why() -> None:
     assert read(facts(time_ms=1, cause="e-2", traceparent=None))["id"] == read(facts())["id"]
-    changes = ({"tenant": "t"}, {"subject": "s"}, {"identity": "i"}, {"data": {}}, {"subject": "", "identity": "w-1/0"})
+    changes: tuple[dict[str, Any], ...] = (
+        {"tenant": "t"},
+        {"subject": "s"},
+        {"identity": "i"},
+        {"data": {}},
+        {"subject": "", "identity": "w-1/0"},
+    )
     others = {read(facts(**change))["id"] for change in changes} | {read(facts(DENIAL))["id"]}
     assert len(others - {read(facts())["id"]}) == 6
 
