@@ -7,6 +7,7 @@ Unlike a real one in that no quota is ever reached: refusals are no measure of s
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
@@ -148,6 +149,17 @@ class Fleet:
             yield self._registered(some[0])
             at += 3
 
+    def unrest(self) -> Iterator[Event]:
+        """For ever, after ``life``: a report of usage and a change of plans, by which a workload loses or gains a unit.
+
+        Every second event leads to an announcement of its own.
+        """
+        protected = self.workloads[:-_BEHIND] or self.workloads
+        for change in itertools.cycle(("plan.revoked", "plan.applied")):
+            for number, workload in enumerate(protected):
+                yield self._usage(protected[number - len(protected) // 2])
+                yield self._planned(change, workload, "advanced")
+
     def _registered(self, workload: Workload) -> Event:
         data = {
             "workload_id": workload.id,
@@ -160,8 +172,11 @@ class Fleet:
         return self._event("workload.registered", workload.tenant, data, workload.id)
 
     def _applied(self, workload: Workload, plan: str) -> Event:
+        return self._planned("plan.applied", workload, plan)
+
+    def _planned(self, change: str, workload: Workload, plan: str) -> Event:
         data = {"plan_id": _plan(workload.tenant, plan), "workload_ids": [workload.id]}
-        return self._event("plan.applied", workload.tenant, data, workload.id)
+        return self._event(change, workload.tenant, data, workload.id)
 
     def _usage(self, workload: Workload) -> Event:
         storage, local = self._random.randrange(500 * _GIB), self._random.randrange(100 * _GIB)

@@ -99,16 +99,15 @@ class Round:
         prefix = f"bench{uuid.uuid4().hex[:8]}."
         self._stack = stack
         self._folder = folder
-        self._fleet = Fleet(**shape._asdict(), seed=number, prefix=prefix)
+        self.fleet = Fleet(**shape._asdict(), seed=number, prefix=prefix)
         with redis.Redis.from_url(addresses.redis_url) as client:
             client.flushall()
         self.place = Place(addresses.kafka_bootstrap_servers, addresses.redis_url, prefix, folder)
         self.place.command("topics", "create")
         with self.place.serving(ALL_ROLES):
-            for events in (self._fleet.tenants(), self._fleet.plans()):
+            for events in (self.fleet.tenants(), self.fleet.plans()):
                 self.place.publish(events)
                 self._settle()
-        self.life = self._fleet.life()
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -119,18 +118,14 @@ class Round:
 
     def measure(self, roles: Sequence[str], seconds: int) -> tuple[dict[str, float], dict[str, float]]:
         """Everything once."""
-        count = 4 * len(self._fleet.workloads)
-        latency_share = int(count * 0.35)
-        backlog = list(itertools.islice(self.life, count - latency_share))
         before = self.place.sample().decided
-        self.place.publish(backlog)
-        passed = self._pass_on(len(backlog))
+        backlog = self.place.publish(self.fleet.life())
+        passed = self._pass_on(backlog)
         textbook = self._textbook()
         with self.place.serving(*roles) as processes:
-            figures = self._catch_up(before + len(backlog), {f"service {n}": p.pid for n, p in enumerate(processes)})
+            figures = self._catch_up(before + backlog, {f"service {n}": p.pid for n, p in enumerate(processes)})
             rate = figures["service"] * HALF
-            some = list(itertools.islice(self.life, int(rate * seconds)))
-            self.place.await_decided(before + len(backlog))
+            some = list(itertools.islice(self.fleet.unrest(), int(rate * seconds)))
             latency = self._at_rate(some, rate)
         return {**figures, **passed, "textbook": textbook}, latency
 

@@ -24,7 +24,7 @@ def run(*, shape: Shape, roles: Sequence[str], top: int) -> report.Report:
     with Stack() as stack, tempfile.TemporaryDirectory(prefix="apportion-bench-") as folder:
         round_ = Round(stack, Path(folder), shape, 0)
         before = round_.place.sample().decided
-        count = before + round_.place.publish(round_.life)
+        count = before + round_.place.publish(round_.fleet.life())
         with round_.place.serving(*roles) as processes, contextlib.ExitStack() as watchers:
             watched = [watchers.enter_context(profiler.recording(process.pid)) for process in processes]
             rate = instances.rate(round_.place.await_decided(count), count)
