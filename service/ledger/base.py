@@ -109,8 +109,11 @@ class Ledger(Protocol):
         """The oldest announcements of each shard, at most ``count`` each; empty shards are left out."""
         ...
 
-    async def trim(self, shard: int, count: int, lease: str, holder: str) -> bool:
-        """Drop the ``count`` oldest announcements, if ``holder`` still has the ``lease``; whether it did."""
+    async def trim(self, published: Mapping[int, Sequence[Entry]], lease: str, holder: str) -> set[int]:
+        """Drop these announcements, each shard's oldest ones, in their order; answers the shards where that was done.
+
+        In a shard whose ``lease`` another ``holder`` has, or where they are not the oldest ones, nothing is dropped.
+        """
         ...
 
     async def outbox_depths(self) -> dict[int, int]:

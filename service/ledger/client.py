@@ -151,10 +151,13 @@ class Client:
         return _without_failures(replies)
 
     async def run_together(self, script: Script, calls: Sequence[ScriptCall]) -> list[Any]:
-        """One script on keys of many slots. It must be one that may run twice."""
+        """One script on keys of many slots. It must be one that may run twice: a cluster may be asked again."""
         replies = await self._pipeline([(script.by_name(keys, words), keys[0]) for keys, words in calls])
-        if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
-            replies = await self._pipeline([(script.in_full(keys, words), keys[0]) for keys, words in calls])
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
+        if unknown:
+            again = await self._pipeline([(script.in_full(*calls[at]), calls[at][0][0]) for at in unknown])
+            for at, reply in zip(unknown, again, strict=True):
+                replies[at] = reply
         return _without_failures(replies)
 
     async def _pipeline(self, commands: Sequence[tuple[Command, str]]) -> list[Any]:

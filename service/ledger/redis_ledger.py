@@ -201,8 +201,13 @@ class RedisLedger:
             shard: [parse(raw.decode()) for raw in reply] for shard, reply in zip(shards, replies, strict=True) if reply
         }
 
-    async def trim(self, shard: int, count: int, lease: str, holder: str) -> bool:
-        return bool(await self._client.run(_TRIM, [keys.outbox(shard), keys.lease(shard, lease)], [holder, count]))
+    async def trim(self, published: Mapping[int, Sequence[Entry]], lease: str, holder: str) -> set[int]:
+        calls: list[ScriptCall] = [
+            ([keys.outbox(shard), keys.lease(shard, lease)], [holder, entries[0].revision, len(entries)])
+            for shard, entries in published.items()
+        ]
+        replies = await self._client.run_together(_TRIM, calls)
+        return {shard for shard, done in zip(published, replies, strict=True) if done}
 
     async def outbox_depths(self) -> dict[int, int]:
         depths = await self._client.together([("LLEN", keys.outbox(shard)) for shard in range(self._shards)])

@@ -636,11 +636,14 @@ class ReferenceLedger:
     async def outbox(self, shards: Sequence[int], count: int) -> dict[int, list[Entry]]:
         return {shard: self._states[shard].outbox[:count] for shard in shards if self._states[shard].outbox}
 
-    async def trim(self, shard: int, count: int, lease: str, holder: str) -> bool:
-        if self._holder(lease, shard) != holder:
-            return False
-        del self._states[shard].outbox[:count]
-        return True
+    async def trim(self, published: Mapping[int, Sequence[Entry]], lease: str, holder: str) -> set[int]:
+        trimmed = set()
+        for shard, entries in published.items():
+            outbox = self._states[shard].outbox
+            if outbox and outbox[0].revision == entries[0].revision and self._holder(lease, shard) == holder:
+                del outbox[: len(entries)]
+                trimmed.add(shard)
+        return trimmed
 
     async def outbox_depths(self) -> dict[int, int]:
         return {shard: len(state.outbox) for shard, state in enumerate(self._states) if state.outbox}

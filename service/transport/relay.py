@@ -150,9 +150,8 @@ class Relay:
 
     async def _trim(self, entries: Mapping[int, list[Entry]]) -> None:
         """Forget what is published, where the shard has been held all the time."""
-        holder, name = self._leases.holder, self._leases.name
-        held = [shard for shard in entries if self._leases.holds(shard)]
-        await asyncio.gather(*(self._ledger.trim(shard, len(entries[shard]), name, holder) for shard in held))
+        held = {shard: some for shard, some in entries.items() if self._leases.holds(shard)}
+        await self._ledger.trim(held, self._leases.name, self._leases.holder)
 
     def _count(self, messages: Sequence[Message], entries: Mapping[int, list[Entry]]) -> None:
         self._metrics.relay_messages.observe(len(messages))

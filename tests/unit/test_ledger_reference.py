@@ -630,12 +630,14 @@ async def test_a_lease_is_held_by_one_until_it_ends() -> None:
     assert await ledger.lease("relay", [0], "b", 100) == {0}
 
 
-async def test_only_the_holder_of_the_lease_trims_the_outbox(ledger: ReferenceLedger) -> None:
+async def test_only_the_holder_of_the_lease_trims_the_outbox_and_only_once(ledger: ReferenceLedger) -> None:
     await commit(ledger, Transaction([Attempt(emit=[Emission("a"), Emission("b")])]))
     await ledger.lease("relay", [0], "a", 60_000)
-    assert await ledger.trim(0, 1, "relay", "b") is False
+    oldest = (await ledger.outbox([0], 1))[0]
+    assert await ledger.trim({0: oldest}, "relay", "b") == set()
     assert await ledger.outbox_depths() == {0: 2}
-    assert await ledger.trim(0, 1, "relay", "a") is True
+    assert await ledger.trim({0: oldest}, "relay", "a") == {0}
+    assert await ledger.trim({0: oldest}, "relay", "a") == set()
     assert [entry.facts for entry in (await ledger.outbox([0, 1], 9))[0] if isinstance(entry, Facts)] == ["b"]
 
 
