@@ -29,6 +29,7 @@ ROUND_ENTRIES_MAX = 4000  # announcements published together
 SHARD_ENTRIES_MAX = 1000  # of them from one shard, so that a busy one does not hold up the others
 PAUSE_SECONDS_MIN = 0.01  # between looks at outboxes that nobody here has written to
 PAUSE_SECONDS_MAX = 0.05
+PAUSE_GROWTH = 1.25  # with each look in vain
 RETRY_SECONDS_MAX = 2.0
 INTERNAL = "1000"  # the error code of docs/domain.md 9 for what is the service's own fault
 
@@ -47,9 +48,14 @@ class Signal:
         self._shards.add(shard)
         self._event.set()
 
+    @property
+    def touched(self) -> frozenset[int]:
+        """The shards that the next call of ``wait`` will answer."""
+        return frozenset(self._shards)
+
     async def wait(self, seconds: float) -> set[int]:
         """The shards touched since the last call; returns at the first one, or empty-handed after ``seconds``."""
-        if not self._shards:
+        if not self._shards and seconds > 0:
             self._event.clear()
             try:
                 await asyncio.wait_for(self._event.wait(), seconds)
@@ -79,42 +85,56 @@ class Relay:
         self._metrics = metrics
         self._available = True
         self._stopping = False
+        self._clock = time.monotonic
+        self._look_at = 0.0  # when all shards are to be looked at
+        self._pause = PAUSE_SECONDS_MIN
+        self._found: set[int] = set()  # shards in which the last round found something
+        self._unfinished: set[int] = set()  # those of them in which there was more than it took
 
     def stop(self) -> None:
         """Publish what is left, and end."""
         self._stopping = True
 
     async def run(self) -> None:
-        """Relay until ``stop`` is called and nothing is left."""
-        idle_rounds = 0
+        """Relay until ``stop`` is called and nothing is left.
+
+        Shards that this process writes to are looked at when it has done so; all of them only now and then, as a look
+        at many outboxes costs more than publishing what is in a few.
+        """
         failures = 0
-        touched: set[int] | None = None
         while True:
             stopping = self._stopping  # before the last round, so that it sees everything
+            touched = await self._signal.wait(0 if stopping or self._unfinished else self._look_at - self._clock())
             try:
-                count = await self.relay(None if stopping else touched)
+                if stopping or self._clock() >= self._look_at:
+                    count = await self._relay_all(touched)
+                else:
+                    count = await self.relay(touched | self._unfinished)
                 failures = 0
                 self._note_available()
             except (LedgerUnavailable, LedgerError) as error:
                 count = 0
                 failures += 1
+                self._look_at = self._clock()  # what was touched is not known any more
                 await self._rest(error, failures)
             if stopping and not count:
                 return
-            idle_rounds = 0 if count else idle_rounds + 1
-            if count:
-                touched = None  # more may be waiting anywhere: look at once
-                continue
-            pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * (1 + idle_rounds / 8))
-            touched = await self._signal.wait(pause) or None
+
+    async def _relay_all(self, expected: set[int]) -> int:
+        """A round over all shards held; the next one comes soon where this one finds what was not expected."""
+        count = await self.relay()
+        surprised = self._found - expected - self._signal.touched
+        self._pause = PAUSE_SECONDS_MIN if surprised else min(PAUSE_SECONDS_MAX, self._pause * PAUSE_GROWTH)
+        self._look_at = self._clock() + self._pause
+        return count
 
     async def relay(self, shards: set[int] | None = None) -> int:
         """One round over the shards held here (those of ``shards`` only, where given); how many were published."""
         held = [shard for shard in self._leases.held() if shards is None or shard in shards]
-        if not held:
-            return 0
         random.shuffle(held)  # where a round is full before the last shard, none is always the last
-        entries = await self._read(held)
+        self._unfinished = set()
+        entries = await self._read(held) if held else {}
+        self._found = set(entries)
         if not entries:
             return 0
         messages = [message for shard, some in entries.items() for message in self._rendered(shard, some)]
@@ -131,8 +151,11 @@ class Relay:
         chosen: dict[int, list[Entry]] = {}
         room = ROUND_ENTRIES_MAX
         for shard in shards:
-            if room > 0 and entries.get(shard):
-                chosen[shard] = entries[shard][:room]
+            some = entries.get(shard, [])
+            if len(some) > room or len(some) == SHARD_ENTRIES_MAX:
+                self._unfinished.add(shard)
+            if some and room:
+                chosen[shard] = some[:room]
                 room -= len(chosen[shard])
         return chosen
 
