@@ -7,9 +7,9 @@ headers). Nothing that a producer may write raises anything but :class:`Rejected
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
@@ -242,9 +242,12 @@ def _read_usual(value: bytes | None, key: bytes | None, now_us: int, topic: str 
         model = event_type.validate(data)
     except (KeyError, TypeError, ValueError):  # a ValidationError is a ValueError
         return None
-    return Inbound(event_id, source, type_, subject or None, time_us, tenant_id, sequence, _traceparent(event), model)
+    return _inbound(
+        (event_id, source, type_, subject or None, time_us, tenant_id, sequence, _traceparent(event), model)
+    )
 
 
+_inbound: Callable[[tuple[Any, ...]], Inbound] = partial(tuple.__new__, Inbound)  # half the cost of its constructor
 _required = itemgetter("specversion", "id", "source", "type", "time", "tenantid", "data")
 
 

@@ -60,7 +60,7 @@ class LocalRedisCluster:
     def _introduce(self) -> None:
         for number, port in enumerate(self.ports):
             slots = range(number * _SLOTS // MASTERS, (number + 1) * _SLOTS // MASTERS)
-            # Each its own epoch, so that no two have to settle which of them has the word.
+            # Each its own epoch, so that no two have to settle which of them has the word; before any knows another.
             _ask(port, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             _ask(port, "CLUSTER", "ADDSLOTS", *slots)
         # Only now, as a master that has heard of another one takes no epoch any more.

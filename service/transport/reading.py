@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -98,8 +100,12 @@ def span(records: Sequence[ConsumerRecord]) -> tuple[dict[TopicPartition, int], 
     """The offset of the first record of each partition, and the one behind the last."""
     begins: dict[TopicPartition, int] = {}
     ends: dict[TopicPartition, int] = {}
-    for record in records:
-        partition = TopicPartition(record.topic, record.partition)
-        begins.setdefault(partition, record.offset)
-        ends[partition] = record.offset + 1
+    for place, some in groupby(records, _place):  # they come partition by partition
+        run = list(some)
+        partition = TopicPartition(*place)
+        begins.setdefault(partition, run[0].offset)
+        ends[partition] = run[-1].offset + 1
     return begins, ends
+
+
+_place = attrgetter("topic", "partition")

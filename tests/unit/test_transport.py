@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,17 +15,23 @@ from aiokafka.errors import CommitFailedError, KafkaConnectionError
 from aiokafka.partitioner import DefaultPartitioner
 
 from schemas import table
+from service import catalog
+from service.handlers import announcements
+from service.handlers.announcements import Message
 from service.handlers.work import Arrival
 from service.ledger.errors import LedgerUnavailable
+from service.ledger.outbox import Entry
 from service.ledger.reference import ReferenceLedger
+from service.ledger.transaction import Attempt, Emission, Transaction
 from service.settings import Settings
 from service.transport import dead_letters, observed, publisher, reading, relay, topics
 from service.transport.commits import Commits
 from service.transport.gate import Gate
+from service.transport.membership import Leases
 from service.transport.metrics import Metrics
 from service.transport.publisher import Publisher
 from service.transport.reading import Read
-from service.transport.relay import Signal
+from service.transport.relay import Relay, Signal
 
 PLACE = TopicPartition("t.workload-events", 2)
 
@@ -226,6 +234,113 @@ async def test_a_signal_names_the_shards_that_were_written_to_since_the_last_tim
     await asyncio.sleep(0)
     signal.touch(7)
     assert await waiting == {7}
+
+
+class Listener(Publisher):
+    """Takes whatever is published, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__({}, "t.")
+        self.taken: list[Message] = []
+        self._more = asyncio.Event()
+
+    async def publish(self, messages: Sequence[Message]) -> list[Message]:
+        self.taken += messages
+        self._more.set()
+        return []
+
+    async def await_subjects(self, subjects: Sequence[str]) -> None:
+        """Return when exactly these have been announced."""
+        async with asyncio.timeout(10):
+            while len(self.taken) < len(subjects):
+                self._more.clear()
+                await self._more.wait()
+        assert [json.loads(message.value)["subject"] for message in self.taken] == list(subjects)
+
+
+class Looking(ReferenceLedger):
+    """A ledger that counts how many outboxes it was asked for."""
+
+    looks = 0
+
+    async def outbox(self, shards: Sequence[int], count: int) -> dict[int, list[Entry]]:
+        self.looks += len(shards)
+        return await super().outbox(shards, count)
+
+
+class Relaying:
+    """A relay at work on a ledger of four shards, all of them its own."""
+
+    def __init__(self) -> None:
+        self.ledger = Looking(4)
+        self.signal = Signal()
+        self.listener = Listener()
+        self.leases = Leases(self.ledger, "relay", "me", 60_000)
+        self.relay = Relay(self.ledger, catalog.load(), self.listener, self.leases, self.signal, Metrics())
+
+    async def announce(self, shard: int, subjects: Sequence[str]) -> None:
+        said: dict[str, Any] = {
+            "tenant": "t",
+            "identity": "",
+            "time_ms": 1,
+            "cause": "",
+            "traceparent": None,
+            "data": {},
+        }
+        emit = [Emission(announcements.facts(announcements.TENANT_CHANGED, subject=each, **said)) for each in subjects]
+        await self.ledger.commit(shard, [Transaction([Attempt(emit=emit)])], 1)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.relay.run())
+        await asyncio.sleep(0)
+        yield
+        self.relay.stop()
+        self.signal.touch(0)  # it may be about to rest for long
+        await asyncio.wait_for(task, 10)
+
+
+@pytest.fixture
+async def relaying() -> Relaying:
+    made = Relaying()
+    await made.leases.renew(set(range(4)))
+    return made
+
+
+async def test_what_another_process_has_written_is_found_without_a_signal(relaying: Relaying) -> None:
+    async with relaying.running():
+        await relaying.announce(2, ["a"])
+        await relaying.listener.await_subjects(["a"])
+
+
+async def test_what_a_round_has_no_room_for_comes_with_the_next_ones_in_order(relaying: Relaying) -> None:
+    subjects = [str(number) for number in range(2 * relay.SHARD_ENTRIES_MAX + 1)]
+    await relaying.announce(1, subjects)
+    async with relaying.running():
+        await relaying.listener.await_subjects(subjects)
+
+
+async def test_after_a_signal_only_the_shard_that_was_written_to_is_looked_at(
+    relaying: Relaying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "PAUSE_SECONDS_MIN", 60.0)
+    monkeypatch.setattr(relay, "PAUSE_SECONDS_MAX", 60.0)
+    await relaying.announce(3, ["found"])
+    async with relaying.running():
+        await relaying.listener.await_subjects(["found"])
+        looks = relaying.ledger.looks
+        await relaying.announce(1, ["signalled"])
+        relaying.signal.touch(1)
+        await relaying.listener.await_subjects(["found", "signalled"])
+        assert relaying.ledger.looks == looks + 1
+
+
+async def test_a_relay_that_loses_a_shard_before_its_outbox_is_empty_rests(relaying: Relaying) -> None:
+    await relaying.announce(1, [str(number) for number in range(relay.SHARD_ENTRIES_MAX + 1)])
+    assert await relaying.relay.relay({1}) == relay.SHARD_ENTRIES_MAX
+    await relaying.leases.release()
+    async with relaying.running():  # one that went round and round without a pause would never come to the next line
+        assert len(relaying.listener.taken) == relay.SHARD_ENTRIES_MAX
 
 
 def test_the_moment_and_the_code_of_a_rendered_message_can_be_read() -> None:
