@@ -155,9 +155,15 @@ class Fleet:
             {"bootstrap.servers": self._kafka, "message.max.bytes": size_bytes, "log_level": 0}
         )
 
-    def flush(self) -> None:
+    def deliver_surely(self) -> None:
+        """Publish everything once and in order, whatever becomes of the brokers meanwhile."""
+        self._producer = confluent_kafka.Producer(
+            {"bootstrap.servers": self._kafka, "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+        )
+
+    def flush(self, seconds: float = 30) -> None:
         """Wait until everything sent is in Kafka."""
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(seconds) == 0
 
     def produce(
         self, topic: str, value: bytes, key: str | None, headers: list[tuple[str, bytes]] | None = None
