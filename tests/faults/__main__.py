@@ -30,13 +30,12 @@ BROKERS = {"broker": 3}
 class Suite:
     """Runs on one pair of servers, each beside an undisturbed one over the same history."""
 
-    def __init__(self, stack: Stack, folder: Path, size: int, seconds: float) -> None:
+    def __init__(self, stack: Stack, folder: Path, asked: argparse.Namespace) -> None:
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
         self._stack = stack
         self._folder = folder
-        self._size = size
-        self._seconds = seconds
+        self._asked = asked
         self._calm: dict[tuple[Kind, int], Ran] = {}
 
     def compare(self, kind: Kind, trouble: Trouble, seed: int) -> int:
@@ -52,7 +51,8 @@ class Suite:
         self._judge(name, shaken, found)
         if found:
             replay = f"python -m tests.faults --trouble {trouble} --kind {kind} --seed {seed}"
-            options = f" --runs 1 --events {self._size} --seconds {self._seconds:g}"
+            options = f" --runs 1 --events {self._asked.events} --seconds {self._asked.seconds:g}"
+            options += f" --blows {self._asked.blows}"
             print(f"  again: {replay}{options}\n  both outcomes and all logs: {self._folder}", flush=True)
             (self._folder / f"{name}.json").write_text(outcome.as_text(shaken.outcome))
             (self._folder / f"{name}.calm.json").write_text(outcome.as_text(calm.outcome))
@@ -60,9 +60,10 @@ class Suite:
         return shaken.counts.get(COUNTED[trouble], 0)
 
     def _run(self, kind: Kind, trouble: Trouble, seed: int, name: str) -> Ran:
-        history = write(kind, seed, self._size)
-        folder = self._folder / name
-        return asyncio.run(Run(self._stack, folder, history, trouble, seconds=self._seconds).run())
+        history, blows_max = write(kind, seed, self._asked.events), 0 if trouble == "none" else self._asked.blows
+        seconds = self._asked.seconds if blows_max else 0.0  # nobody is waited for
+        run = Run(self._stack, self._folder / name, history, trouble, seconds=seconds, blows_max=blows_max)
+        return asyncio.run(run.run())
 
     def _judge(self, name: str, ran: Ran, found: list[str]) -> None:
         done = ", ".join(f"{count} {what}" for what, count in ran.counts.items()) or "undisturbed"
@@ -84,7 +85,7 @@ def main() -> int:
         troubles = [trouble for trouble in asked.trouble if BROKERS.get(trouble, 1) == brokers]
         if troubles:
             with Stack(brokers=brokers, real_kafka_only=True) as stack:
-                suite = Suite(stack, folder, asked.events, asked.seconds)
+                suite = Suite(stack, folder, asked)
                 for trouble in troubles:
                     repeat(suite, trouble, asked)
             counts.update(suite.counts)
@@ -113,6 +114,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50, help="of each trouble, over all its runs")
     parser.add_argument("--runs", type=int, default=0, help="of each trouble at most; 0: until enough are killed")
     parser.add_argument("--events", type=int, default=1500, help="of a history, about")
+    parser.add_argument("--blows", type=int, default=10, help="in one run at most")
     parser.add_argument("--seconds", type=float, default=20.0, help="that a history is spread over")
     parser.add_argument("--folder", help="for logs, and for outcomes that differ")
     return parser.parse_args()

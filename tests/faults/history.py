@@ -20,7 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["free", "settled", "limited"]
 
-TENANT_CHANGES, WORKLOADS, PLANS, RESERVATIONS = "tenant-changes", "workload-events", "plan-changes", "reservation-commands"
+TENANT_CHANGES, WORKLOADS, PLANS, RESERVATIONS = (
+    "tenant-changes",
+    "workload-events",
+    "plan-changes",
+    "reservation-commands",
+)
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)  # long ago, and the same in every run
 HEADERS = (("content-type", b"application/cloudevents+json"),)
 
@@ -35,7 +40,9 @@ PACKS = (
 )
 BYTES = ("pw_base_storage", "local_storage")
 MODE_ITEMS = (*BASES, *PACKS, *BYTES)
-EDITION_ITEMS = tuple(f"pw_{rank}{kind}" for rank in ("", "p_ess_", "p_", "p_adv_") for kind in ("workstations", "servers", "vms"))
+EDITION_ITEMS = tuple(
+    f"pw_{rank}{kind}" for rank in ("", "p_ess_", "p_", "p_adv_") for kind in ("workstations", "servers", "vms")
+)
 FEATURES = (
     "backup.files",
     "backup.image",
@@ -307,7 +314,11 @@ class _Author:
 
     def about_reservations(self) -> Iterator[Message]:
         """Where topics are not at rest, only of what is there at any time, by tenants that are never disabled."""
-        reserving = {"free": ("bakery", "clinic"), "settled": ("bakery", "garage", "clinic"), "limited": ("bakery", "garage")}
+        reserving = {
+            "free": ("bakery", "clinic"),
+            "settled": ("bakery", "garage", "clinic"),
+            "limited": ("bakery", "garage"),
+        }
         tenant = self.chance.choice(reserving[self.kind])
         name = f"r{self.chance.randint(1, 20)}"
         ways = ("reserve", "release") if self.kind == "free" else ("reserve", "reserve", "release", "commit", "extend")
@@ -315,7 +326,11 @@ class _Author:
         data: dict[str, Any] = {"reservation_id": name}
         if way == "reserve":
             # Always the same content: another one under the same name would be refused.
-            items = ("local_storage",) if self.kind == "free" else ("pw_base_workstations", "pw_base_servers", "local_storage")
+            items = (
+                ("local_storage",)
+                if self.kind == "free"
+                else ("pw_base_workstations", "pw_base_servers", "local_storage")
+            )
             data |= {"items": {item: 1 + len(name) % 2 for item in items}, "ttl_seconds": 30 * 86_400}
         elif way == "commit":
             data["workload_id"] = self.chance.choice(self.names[tenant])

@@ -12,7 +12,7 @@ import msgspec
 from service import core
 from service.handlers import queries, verification
 from service.settings import Settings
-from tests.component.fleet import OUTBOUND, Fleet
+from tests.component.fleet import Fleet
 from tests.faults.history import FIXED, Kind, tenants
 
 USAGE_CHANGED = "apportion.usage.changed.v1"
@@ -36,12 +36,14 @@ class Outcome(NamedTuple):
 
 async def collect(fleet: Fleet, settings: Settings) -> Outcome:
     """The answers of `usage`, `workloads` and `ledger verify`, and all outbound topics."""
-    published = [event for topic in OUTBOUND for event in fleet.read(topic)]
+    published = fleet.read_all()
     async with core.open_core(settings) as opened:
         usage = {tenant: await queries.usage(opened.ledger, opened.catalog, tenant) for tenant in tenants()}
         workloads = {tenant: await queries.workloads(opened.ledger, tenant) for tenant in tenants()}
         report = await verification.verify(opened.ledger, opened.catalog)
-    return Outcome(msgspec.to_builtins(usage), msgspec.to_builtins(workloads), report.as_json(), published, fleet.prefix)
+    return Outcome(
+        msgspec.to_builtins(usage), msgspec.to_builtins(workloads), report.as_json(), published, fleet.prefix
+    )
 
 
 # --- what must hold in one run alone

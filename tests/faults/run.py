@@ -8,11 +8,10 @@ between the same two instructions.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,15 +54,20 @@ class Ran(NamedTuple):
 class Run:
     """A history on servers that are given, under names of its own."""
 
-    def __init__(self, stack: Stack, folder: Path, history: History, trouble: Trouble, *, seconds: float) -> None:
+    def __init__(
+        self, stack: Stack, folder: Path, history: History, trouble: Trouble, *, seconds: float, blows_max: int
+    ) -> None:
         self._stack = stack
         self._history = history
         self._trouble = trouble
+        self._blows_max = blows_max
         self._seconds = seconds  # that publishing is spread over, where it is not done in stages
         folder.mkdir(parents=True, exist_ok=True)
         with redis.Redis.from_url(stack.addresses.redis_url) as client:
             client.flushall()
-        self._fleet = Fleet(stack.addresses.kafka_bootstrap_servers, stack.addresses.redis_url, f"f{uuid.uuid4().hex[:12]}.", folder)
+        self._fleet = Fleet(
+            stack.addresses.kafka_bootstrap_servers, stack.addresses.redis_url, f"f{uuid.uuid4().hex[:12]}.", folder
+        )
         brokers = len(stack.kafka.servers) if stack.kafka else 1
         more = {"APPORTION_TOPIC_REPLICATION_FACTOR": str(min(3, brokers))}
         self._fleet.environment.update(ENVIRONMENT | more)
@@ -90,27 +94,22 @@ class Run:
         publishing = asyncio.create_task(self._publish())
         disturbing = asyncio.create_task(self._disturb())
         try:
-            await asyncio.wait([publishing, disturbing], return_when=asyncio.FIRST_COMPLETED)
-            if disturbing.done():
-                await disturbing
+            await asyncio.wait([publishing, disturbing], return_when=asyncio.FIRST_EXCEPTION)
+            await disturbing  # first, as what it raises is why the other one hangs
+            await publishing
         finally:
-            disturbing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await disturbing
+            for task in (publishing, disturbing):
+                task.cancel()
+            await asyncio.gather(publishing, disturbing, return_exceptions=True)
         self.disturber.mend()
-        await publishing
         await self.wait_idle()
 
     # --- the load
 
     async def _publish(self) -> None:
         for stage in self._history.stages:
-            if self._history.kind == "settled":
-                self._send(stage)
-                await self.wait_idle()
-            else:
-                await self._spread(stage)
-                await self.wait_idle()
+            await self._spread(stage)
+            await self.wait_idle()
 
     async def _spread(self, stage: Sequence[Message]) -> None:
         """Publish a stage in its order, evenly over its share of the time."""
@@ -121,18 +120,19 @@ class Run:
             due = max(sent + 1, int(share * len(stage)))
             self._send(stage[sent:due])
             sent = due
-            await wait_for_moment(time.monotonic() + TICK_SECONDS)
+            await wait_for_moment(TICK_SECONDS)
 
     def _send(self, messages: Sequence[Message]) -> None:
         for message in messages:
             self._fleet.produce(message.topic, message.value, message.key, list(HEADERS))
 
     async def _disturb(self) -> None:
-        for blow in self.disturber.schedule():
-            await wait_for_moment(time.monotonic() + blow.seconds, self.disturber.notice)
+        for blow in self.disturber.schedule(self._blows_max):
+            await wait_for_moment(blow.seconds, self.disturber.notice)
+            while not blow.may():
+                await wait_for_moment(TICK_SECONDS, self.disturber.notice)
             self.disturber.note(blow.name)
             blow.strike()
-        await asyncio.Event().wait()  # nothing is disturbed: the load alone decides when it is over
 
     # --- the end
 
@@ -153,16 +153,18 @@ class Run:
             except (LedgerUnavailable, LedgerError, KafkaError, OSError) as error:
                 last = error
             await asyncio.sleep(TICK_SECONDS)
-        raise AssertionError(f"not at rest after {IDLE_SECONDS_MAX:g} seconds: {last}\n" + "\n".join(self.disturber.log))
+        raise AssertionError(
+            f"not at rest after {IDLE_SECONDS_MAX:g} seconds: {last}\n" + "\n".join(self.disturber.log)
+        )
 
     def _settings(self) -> Settings:
         named = {name: value for name, value in self._fleet.environment.items() if name.startswith(PREFIX)}
         return Settings(_env_file=None, **{name.removeprefix(PREFIX).lower(): value for name, value in named.items()})
 
 
-async def wait_for_moment(moment: float, notice: object = None) -> None:
+async def wait_for_moment(seconds: float, notice: Callable[[], None] = lambda: None) -> None:
     """Let time go by, as load and disturbances have their pace; ``notice`` is called now and then meanwhile."""
+    moment = time.monotonic() + seconds
     while (left := moment - time.monotonic()) > 0:
-        if callable(notice):
-            notice()
+        notice()
         await asyncio.sleep(min(TICK_SECONDS, left))

@@ -24,18 +24,19 @@ TROUBLES: tuple[Trouble, ...] = ("instances", "redis", "everysec", "kafka", "bro
 
 SESSION_SECONDS = 3
 LEASE_SECONDS = 2
-SILENCE_SECONDS = 6.5  # of a stopped instance: longer than its session and its leases
+SILENCE_SECONDS = 5.5  # of a stopped instance: longer than its session and its leases
 LOST_SECONDS = 1.0  # what `appendfsync everysec` may lose
 
 Instances = dict[str, Instance]
 
 
 class Blow(NamedTuple):
-    """After a pause, something is done."""
+    """After a pause, and once the moment has come, something is done."""
 
     seconds: float
     name: str
     strike: Callable[[], None]
+    may: Callable[[], bool] = lambda: True
 
 
 class AppendOnlyFile:
@@ -63,7 +64,9 @@ class AppendOnlyFile:
         """
         path = self.path()
         size, since = path.stat().st_size, time.monotonic() - LOST_SECONDS
-        shortest = min((length for moment, known, length in self._lengths if known == path and moment >= since), default=size)
+        shortest = min(
+            (length for moment, known, length in self._lengths if known == path and moment >= since), default=size
+        )
         kept = self._chance.randint(shortest, size)
         with path.open("r+b") as file:
             file.truncate(kept)
@@ -115,8 +118,8 @@ class Disturber:
 
     # --- the schedule
 
-    def schedule(self) -> Iterator[Blow]:
-        """Blow after blow, without end."""
+    def schedule(self, blows_max: int) -> Iterator[Blow]:
+        """Blow after blow, each mended, at most so many of them."""
         ways: dict[str, Callable[[], Iterator[Blow]]] = {
             "none": lambda: iter(()),
             "instances": self._instances,
@@ -127,12 +130,13 @@ class Disturber:
             "membership": self._membership,
         }
         way = ways[self.trouble]
-        while self.trouble != "none":
+        for _ in range(blows_max):
             yield from way()
 
     def _instances(self) -> Iterator[Blow]:
         """One of two is killed; a new one comes, sooner or later. Now and then both are gone for a while."""
-        yield Blow(self._chance.choice((0.3, 1.0, 2.5, 4.0)) * self._chance.random(), "kill an instance", self._kill)
+        seconds = self._chance.choice((0.3, 1.0, 2.5, 4.0)) * self._chance.random()
+        yield Blow(seconds, "kill an instance", self._kill, self._is_one_ready)
         yield Blow(self._chance.random() * 0.8, "start an instance", self._join)
 
     def _redis(self) -> Iterator[Blow]:
@@ -147,7 +151,7 @@ class Disturber:
     def _membership(self) -> Iterator[Blow]:
         """A third one joins, one leaves in order, one falls silent for long and goes on."""
         yield Blow(0.5 + self._chance.random(), "a third instance", self._join)
-        yield Blow(3.0 * self._chance.random(), "one leaves", self._leave)
+        yield Blow(3.0 * self._chance.random(), "one leaves", self._leave, self._are_all_ready)
         yield Blow(1.0 + self._chance.random(), "one falls silent", self._fall_silent)
         yield Blow(SILENCE_SECONDS, "it goes on", self._go_on)
 
@@ -160,11 +164,20 @@ class Disturber:
     def _join(self) -> None:
         self._running.append(self._fleet.serve())
 
+    def _is_one_ready(self) -> bool:
+        """Whether somebody works: were those who only start killed for ever, nothing would be under way."""
+        return any(instance.is_ready() for instance in self._running)
+
     def _kill(self) -> None:
-        if self._running:
-            instance = self._running.pop(self._chance.randrange(len(self._running)))
-            instance.end(signal.SIGKILL)
-            self.counts["instances killed"] += 1
+        """One that works, nearly always; now and then one that starts."""
+        ready = [instance for instance in self._running if instance.is_ready()]
+        instance = self._chance.choice(ready if self._chance.random() < 0.8 else self._running)
+        self._running.remove(instance)
+        instance.end(signal.SIGKILL)
+        self.counts["instances killed"] += 1
+
+    def _are_all_ready(self) -> bool:
+        return all(instance.is_ready() for instance in self._running)
 
     def _leave(self) -> None:
         instance = self._running.pop(self._chance.randrange(len(self._running)))
