@@ -54,6 +54,7 @@ class Suite:
             options = f" --runs 1 --events {self._asked.events} --seconds {self._asked.seconds:g}"
             options += f" --blows {self._asked.blows}"
             print(f"  again: {replay}{options}\n  both outcomes and all logs: {self._folder}", flush=True)
+            (self._folder / f"{name}.log").write_text("\n".join(shaken.log) + "\n")
             (self._folder / f"{name}.json").write_text(outcome.as_text(shaken.outcome))
             (self._folder / f"{name}.calm.json").write_text(outcome.as_text(calm.outcome))
         self.counts.update({f"{trouble}: {what}": count for what, count in shaken.counts.items()})
