@@ -237,7 +237,8 @@ class RedisLedger:
     async def adopt_incarnation(self) -> set[int]:
         """Make the present runs known; where that is news, the sequence of the shard leaps to the clock.
 
-        Answers the shards that had another one before: of them, reading has to start again from positions that are safely older.
+        Answers the shards that had another one before: of them, reading has to start again from positions that are
+        safely older.
         """
         return await durability.adopt(self._client, self._shards)
 

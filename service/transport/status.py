@@ -43,7 +43,12 @@ class Observatory:
     """What it takes to look at everything."""
 
     def __init__(
-        self, settings: Settings, ledger: RedisLedger, notes: Board, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer
+        self,
+        settings: Settings,
+        ledger: RedisLedger,
+        notes: Board,
+        client: AIOKafkaAdminClient,
+        consumer: AIOKafkaConsumer,
     ) -> None:
         self._settings = settings
         self._ledger = ledger

@@ -140,9 +140,7 @@ def test_what_is_published_is_decided_announced_and_then_the_status_is_idle(at_w
     assert 'apportion_decisions_total{outcome="applied",type="apportion.tenant.upserted.v1"}' in metrics
 
 
-def test_what_will_be_read_again_after_a_restart_of_redis_counts_as_not_decided(
-    fleet: Fleet, redis_fresh: str
-) -> None:
+def test_what_will_be_read_again_after_a_restart_of_redis_counts_as_not_decided(fleet: Fleet, redis_fresh: str) -> None:
     first = fleet.serve()
     fleet.send_customer("again")
     fleet.send_workload("again", "w1")

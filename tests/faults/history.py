@@ -270,7 +270,7 @@ class _Author:
         yield self.chance.choices((self.register, self.report, self.remove), (6, 3, 1.5))[0](tenant, workload)
 
     def register(self, tenant: str, workload: str) -> Message:
-        # Where limits bind, nothing but a workstation takes a workstation's unit, so that one sum must come out the same.
+        # Where limits bind, only a workstation takes a workstation's unit, so that one sum must come out the same.
         fallback = self.kind != "limited" and self.chance.random() < 0.3
         about = {"os": "desktop", "virtual": True} if fallback else {}
         data = {"workload_id": workload, "type": self.chance.choice(TYPES), **about}

@@ -98,12 +98,31 @@ EVERYWHERE = (
 TOPICS = {"tenant-changes", "workload-events", "plan-changes", "reservation-commands"}
 
 
-def test_what_is_cut_off_the_file_of_redis_was_written_in_its_last_second(tmp_path: Path) -> None:
+def written(*commands: str) -> bytes:
+    """Commands as they stand in the append-only file."""
+    lines = [
+        (f"*{len(words)}", *(line for word in words for line in (f"${len(word)}", word)))
+        for words in map(str.split, commands)
+    ]
+    return "".join(f"{line}\r\n" for command in lines for line in command).encode()
+
+
+def test_what_is_cut_off_the_file_of_redis_is_whole_transactions_of_its_last_second(tmp_path: Path) -> None:
     file = tmp_path / "appendonly.aof.1.incr.aof"
-    file.write_bytes(b"x" * 100)
+    old, new = written("SELECT 0", "SET a 1"), written("MULTI", "SET b 2", "SET c 3", "EXEC")
     appended = AppendOnlyFile(tmp_path, random.Random(1))
+    file.write_bytes(old)
     appended.note()
-    file.write_bytes(b"x" * 200)
-    lost = appended.cut()
-    assert 0 < lost <= 100 and file.stat().st_size == 200 - lost
-    assert appended.cut() == 0, "nothing is known of this second"
+    left = set()
+    for _ in range(20):
+        file.write_bytes(old + new + new)
+        appended.note()
+        file.write_bytes(old + new + new)
+        appended.cut()
+        left.add(file.read_bytes())
+        file.write_bytes(old)
+        appended.note()
+    assert left <= {old, old + new, old + new + new} and len(left) == 3
+    file.write_bytes(old + new)
+    AppendOnlyFile(tmp_path, random.Random(1)).cut()
+    assert file.read_bytes() == old + new, "nothing is known of this second"

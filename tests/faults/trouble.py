@@ -60,18 +60,42 @@ class AppendOnlyFile:
     def cut(self) -> int:
         """Take away, of a server that does not run, up to its last second; answers how many bytes that was.
 
-        Where in a command it ends is left to chance: Redis drops a command or transaction that is not whole.
+        What is left ends behind a whole transaction, as it does after `redis-check-aof --fix`: see docs/faults.md for
+        what Redis makes of half a one.
         """
         path = self.path()
-        size, since = path.stat().st_size, time.monotonic() - LOST_SECONDS
-        shortest = min(
-            (length for moment, known, length in self._lengths if known == path and moment >= since), default=size
-        )
-        kept = self._chance.randint(shortest, size)
+        content, since = path.read_bytes(), time.monotonic() - LOST_SECONDS
+        lengths = [length for moment, known, length in self._lengths if known == path and moment >= since]
+        shortest = min(lengths, default=len(content))
+        kept = self._chance.choice([end for end in whole(content) if end >= shortest])
         with path.open("r+b") as file:
             file.truncate(kept)
         self._lengths.clear()
-        return size - kept
+        return len(content) - kept
+
+
+def whole(content: bytes) -> Iterator[int]:
+    """Where an append-only file may end without leaving half a transaction."""
+    place, inside = 0, False
+    while place < len(content):
+        words, place = _command(content, place)
+        inside = words[0].upper() == b"MULTI" or (inside and words[0].upper() != b"EXEC")
+        if not inside:
+            yield place
+
+
+def _command(content: bytes, place: int) -> tuple[list[bytes], int]:
+    """The words of the command that begins there, and where it ends: `*2`, `$3`, the three bytes, and so on."""
+    head = content.index(b"\r\n", place)
+    if content[place : place + 1] == b"#":  # an annotation, such as the time
+        return [b"#"], head + 2
+    words, end = [], head + 2
+    for _ in range(int(content[place + 1 : head])):
+        head = content.index(b"\r\n", end)
+        begin, length = head + 2, int(content[end + 1 : head])
+        words.append(content[begin : begin + length])
+        end = begin + length + 2
+    return words, end
 
 
 class Disturber:
