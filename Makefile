@@ -14,6 +14,9 @@ STAMPS := $(VENV)/.stamps
 SOURCES := service schemas tests $(wildcard bench)
 PYTEST_ARGS ?=
 BENCH ?= pipeline
+SEED ?= 1
+KILLS ?= 50
+FAULTS ?=
 
 # Hashes decide what is installed, so it matters little where pip looks; the two switches keep it quick and quiet.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet --no-input
@@ -84,6 +87,10 @@ lint: $(STAMPS)/project ## Check style, types and floors.
 .PHONY: test
 test: setup lint ## Everything that has to hold: lint, then all tests on real servers (PYTEST_ARGS for less).
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: faults
+faults: setup ## Kill and restart everything under load, for long: SEED=1 KILLS=50, FAULTS="--trouble kafka" and more.
+	@$(BIN)/python -m tests.faults --seed $(SEED) --kills $(KILLS) $(FAULTS)
 
 .PHONY: bench
 bench: setup ## Measure: make bench BENCH=ledger|pipeline|switch|http.

@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     """Announcements of all shards together that may wait for Kafka before intake pauses."""
     lease_seconds: int = Field(default=10, ge=2, le=300)
     """How long the relay of a shard stays with an instance that has fallen silent."""
+    session_seconds: int = Field(default=10, ge=1, le=300)
+    """How long the partitions of an instance that has fallen silent stay with it; brokers accept 6 and more unless
+    they are told otherwise."""
     sweep_interval_seconds: float = Field(default=1.0, gt=0, le=5)
     """Pause between two looks for what is due; expiry is announced within 5 seconds (docs/domain.md 6.9)."""
     rewind_seconds: int = Field(default=600, ge=1)

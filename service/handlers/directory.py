@@ -143,6 +143,8 @@ class Directory:
             work.parent_shard = located.get(parent, created.get(parent))
         known = located.get(work.tenant, created.get(work.tenant))
         if known is not None:
+            if work.tenant in self._known:
+                created[work.tenant] = known  # entered again: a restart of Redis may have lost what this process knows
             return known
         if work.parent_shard is None:
             work.waits = not work.queued and work.arrival.origin is not None
@@ -155,7 +157,10 @@ class Directory:
         if not created:
             return {}
         placed = await self._ledger.place(created)
-        return {tenant: shard for tenant, shard in placed.items() if shard != created[tenant]}
+        moved = {tenant: shard for tenant, shard in placed.items() if shard != created[tenant]}
+        for tenant in moved:
+            self.forget(tenant)
+        return moved
 
     def forget(self, tenant: str) -> None:
         """A tenant is not where this process thinks; the ledger is asked the next time."""

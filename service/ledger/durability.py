@@ -8,7 +8,7 @@ from service.ledger import keys
 from service.ledger.client import Client, Script, ScriptCall
 from service.ledger.errors import LedgerError
 
-SEQUENCE_LEAP = 10**9  # more than any server can have given and lost
+SEQUENCE_LEAP = 10**9  # where the clock is behind the sequence: more than any server can have given and lost
 RECORD_BYTES_COMPACT = 512  # a record of a workload is shorter, and is stored compactly up to here
 
 _ADOPT = Script("adopt")

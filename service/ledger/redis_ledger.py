@@ -240,9 +240,10 @@ class RedisLedger:
         return await durability.incarnations(self._client, self._shards)
 
     async def adopt_incarnation(self) -> set[int]:
-        """Make the present runs known, with a leap of the sequence of each shard where it was another one before.
+        """Make the present runs known; where that is news, the sequence of the shard leaps to the clock.
 
-        Answers those shards: of them, reading has to start again from positions that are safely older.
+        Answers the shards that had another one before: of them, reading has to start again from positions that are
+        safely older.
         """
         return await durability.adopt(self._client, self._shards)
 

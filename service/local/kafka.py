@@ -185,6 +185,7 @@ class LocalKafka:
             "broker.session.timeout.ms": 3000,  # a killed broker is soon known to be dead, so a restart is short
             "broker.heartbeat.interval.ms": 500,
             "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,  # tests need not wait long for an instance that was killed
             "offsets.topic.num.partitions": 4,
             "offsets.topic.replication.factor": self.brokers,
             "transaction.state.log.num.partitions": 4,

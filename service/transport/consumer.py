@@ -30,8 +30,7 @@ from service.transport.pipeline import Pipeline
 FETCH_BYTES_MAX = 16 * 1024 * 1024  # of one answer of a broker
 PARTITION_FETCH_BYTES_MAX = 1024 * 1024  # of one partition in it, so that a full one leaves room for the others
 FETCH_WAIT_MS_MAX = 30  # a partition that was left out of a fetch waits that long for the next one
-SESSION_SECONDS = 10  # an instance that falls silent loses its partitions after that long
-HEARTBEAT_SECONDS = 1  # how soon a member hears that another one comes or goes
+HEARTBEATS_PER_SESSION = 10  # how soon a member hears that another one comes or goes
 REBALANCE_SECONDS = 30
 POLL_INTERVAL_MS_MAX = 2**31 - 1  # no limit: see above
 REVOKE_SECONDS_MAX = 8.0  # for what is in hand when partitions are taken away
@@ -58,7 +57,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         while not self._stopping.is_set():
             began = time.monotonic()
             await self._attend()
-            failures = 0 if time.monotonic() - began > SESSION_SECONDS else failures + 1
+            failures = 0 if time.monotonic() - began > self._settings.session_seconds else failures + 1
             with contextlib.suppress(TimeoutError):
                 seconds = min(RETRY_SECONDS_MAX, 0.1 * 2**failures) * random.uniform(0.5, 1.0)
                 await asyncio.wait_for(self._stopping.wait(), seconds)
@@ -146,8 +145,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             fetch_max_bytes=FETCH_BYTES_MAX,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES_MAX,
             fetch_max_wait_ms=FETCH_WAIT_MS_MAX,
-            session_timeout_ms=SESSION_SECONDS * 1000,
-            heartbeat_interval_ms=HEARTBEAT_SECONDS * 1000,
+            session_timeout_ms=self._settings.session_seconds * 1000,
+            heartbeat_interval_ms=self._settings.session_seconds * 1000 // HEARTBEATS_PER_SESSION,
             rebalance_timeout_ms=REBALANCE_SECONDS * 1000,
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
             listener=self,

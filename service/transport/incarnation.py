@@ -109,7 +109,7 @@ class Incarnations:
     @property
     def name(self) -> str:
         """The present incarnation, of all servers together."""
-        return hashlib.blake2b("+".join(sorted(self._runs)).encode(), digest_size=8).hexdigest()
+        return name_of(self._runs)
 
     async def look(self) -> None:
         """Adopt the servers that answer now, where they are others than before. Raises ``LedgerUnavailable``."""
@@ -155,30 +155,41 @@ class Incarnations:
         committed = dict(zip(owned, await asyncio.gather(*map(member.committed, owned)), strict=True))
         begins = await member.beginning_offsets(owned) if owned else {}
         offsets = {partition: committed[partition] or begins[partition] for partition in owned}
-        stale = [partition for partition in owned if marks.get(self._mark(partition)) != name]
+        stale = [partition for partition in owned if marks.get(mark_of(partition, self._topic_prefix)) != name]
         lower = await self._rewound(member, {part: offsets[part] for part in stale if committed[part] is not None})
-        await self._board.set(board.REWOUND, {self._mark(partition): name for partition in stale})
+        await self._board.set(board.REWOUND, {mark_of(partition, self._topic_prefix): name for partition in stale})
         return offsets | lower
 
     async def _rewound(self, member: Any, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Offsets that are old enough, committed; only those that differ."""
         if not offsets:
             return {}
-        since_ms = int((time.time() - self._rewind_seconds) * 1000)
-        found = await member.offsets_for_times(dict.fromkeys(offsets, since_ms))
-        lower = {
-            partition: found[partition].offset
-            for partition, offset in offsets.items()
-            if found[partition] is not None and found[partition].offset < offset
-        }
+        safe = await safe_offsets(member, offsets, self._rewind_seconds)
+        lower = {partition: safe[partition] for partition in safe if safe[partition] < offsets[partition]}
         if lower:
             await member.commit(lower)
             self._metrics.rewinds.inc(len(lower))
             log.info("partitions are read again", partitions=len(lower), rewind_seconds=self._rewind_seconds)
         return lower
 
-    def _mark(self, partition: TopicPartition) -> str:
-        return f"{partition.topic.removeprefix(self._topic_prefix)}/{partition.partition}"
+
+def name_of(runs: Iterable[str]) -> str:
+    """One name for the runs of all servers."""
+    return hashlib.blake2b("+".join(sorted(set(runs))).encode(), digest_size=8).hexdigest()
+
+
+def mark_of(partition: TopicPartition, topic_prefix: str) -> str:
+    """Under what the board knows since which incarnation a partition has been read again."""
+    return f"{partition.topic.removeprefix(topic_prefix)}/{partition.partition}"
+
+
+async def safe_offsets(
+    consumer: Any, partitions: Iterable[TopicPartition], rewind_seconds: int
+) -> dict[TopicPartition, int]:
+    """From where partitions are read again; one to which nothing came since then is left out. Raises ``KafkaError``."""
+    since_ms = int((time.time() - rewind_seconds) * 1000)
+    found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+    return {partition: place.offset for partition, place in found.items() if place is not None}
 
 
 def _run_id(reply: Any) -> str:

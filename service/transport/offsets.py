@@ -35,10 +35,15 @@ async def partitions(client: AIOKafkaAdminClient, names: tuple[str, ...]) -> lis
     return [TopicPartition(name, number) for name in names for number in range(counts.get(name, 0))]
 
 
-async def lag(settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> dict[str, int]:
+async def lag(
+    settings: Settings,
+    client: AIOKafkaAdminClient,
+    consumer: AIOKafkaConsumer,
+    again_from: Mapping[TopicPartition, int] | None = None,
+) -> dict[str, int]:
     """How many messages of each inbound topic (without prefix) the group has not finished.
 
-    Of a partition in which nothing is committed, all that it has.
+    Of a partition in which nothing is committed, all that it has; of one that will be read again, all from there on.
     """
     every = await partitions(client, topics.inbound(settings))
     ends = await consumer.end_offsets(every) if every else {}
@@ -46,7 +51,8 @@ async def lag(settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafk
     done = await committed(settings, client, every) if every else {}
     behind = dict.fromkeys(topics.INBOUND, 0)
     for partition in every:
-        reached = max(done.get(partition, 0), begins[partition])
+        reached = min(done.get(partition, 0), (again_from or {}).get(partition, ends[partition]))
+        reached = max(reached, begins[partition])
         behind[topics.bare(settings, partition.topic)] += max(0, ends[partition] - reached)
     return behind
 

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from service.ledger.base import Ledger
+from service.ledger.redis_ledger import RedisLedger
 from service.settings import Settings
-from service.transport import board, dead_letters, membership, offsets, topics
+from service.transport import board, dead_letters, incarnation, membership, offsets, topics
 from service.transport.board import Board
 from service.transport.membership import Member
 
@@ -43,7 +43,12 @@ class Observatory:
     """What it takes to look at everything."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, notes: Board, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer
+        self,
+        settings: Settings,
+        ledger: RedisLedger,
+        notes: Board,
+        client: AIOKafkaAdminClient,
+        consumer: AIOKafkaConsumer,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -55,12 +60,32 @@ class Observatory:
         """How everything stands now; the topic of dead letters is not read.
 
         What is decided leaves one count before it appears in the next, so they are read in this order: where all are 0
-        in one pass, nothing is under way.
+        in one pass, nothing is under way. A pass in which Redis was started again tells nothing.
         """
-        lag = await offsets.lag(self._settings, self._client, self._consumer)
-        delayed = await self._count_jobs()
-        depths = await self._ledger.outbox_depths()
-        return Status(lag, sum(depths.values()), delayed, {}, await self.instances())
+        while True:
+            name = await self._incarnation()
+            again_from = await self._read_again_from(name)
+            lag = await offsets.lag(self._settings, self._client, self._consumer, again_from)
+            delayed = await self._count_jobs()
+            depths = await self._ledger.outbox_depths()
+            if await self._incarnation() == name:
+                return Status(lag, sum(depths.values()), delayed, {}, await self.instances())
+
+    async def _incarnation(self) -> str:
+        return incarnation.name_of((await self._ledger.incarnations()).values())
+
+    async def _read_again_from(self, name: str) -> dict[TopicPartition, int]:
+        """Where the partitions begin that will be read again, as Redis was started again and may have lost decisions.
+
+        The marks have to be read before the committed offsets: the lower offset is committed before its mark is set.
+        """
+        marks = await self._board.get(board.REWOUND)
+        every = await offsets.partitions(self._client, topics.inbound(self._settings))
+        prefix = self._settings.topic_prefix
+        stale = [partition for partition in every if marks.get(incarnation.mark_of(partition, prefix)) != name]
+        if not stale:
+            return {}
+        return await incarnation.safe_offsets(self._consumer, stale, self._settings.rewind_seconds)
 
     async def _count_jobs(self) -> int:
         """What was accepted and is not finished. A few at a time, as each one takes a connection."""
@@ -93,7 +118,7 @@ class Observatory:
 
 
 @asynccontextmanager
-async def observatory(settings: Settings, ledger: Ledger, notes: Board) -> AsyncIterator[Observatory]:
+async def observatory(settings: Settings, ledger: RedisLedger, notes: Board) -> AsyncIterator[Observatory]:
     """Connect to Kafka for looking. Raises ``KafkaError`` where no broker answers, ``TopicsError`` without topics."""
     async with topics.administration(settings) as client, offsets.reader(settings) as consumer:
         await topics.require(settings, client)

@@ -48,6 +48,10 @@ class Instance:
         found: dict[str, Any] = json.loads(line)
         return found
 
+    def is_ready(self) -> bool:
+        """Whether it has printed that line."""
+        return bool(self._output.read_text())
+
     def url(self) -> str:
         """Where its HTTP is."""
         return str(self.ready()["http"])
@@ -155,9 +159,15 @@ class Fleet:
             {"bootstrap.servers": self._kafka, "message.max.bytes": size_bytes, "log_level": 0}
         )
 
-    def flush(self) -> None:
+    def deliver_surely(self) -> None:
+        """Publish everything once and in order, whatever becomes of the brokers meanwhile."""
+        self._producer = confluent_kafka.Producer(
+            {"bootstrap.servers": self._kafka, "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+        )
+
+    def flush(self, seconds: float = 30) -> None:
         """Wait until everything sent is in Kafka."""
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(seconds) == 0
 
     def produce(
         self, topic: str, value: bytes, key: str | None, headers: list[tuple[str, bytes]] | None = None
@@ -186,6 +196,30 @@ class Fleet:
     def read(self, topic: str) -> list[dict[str, Any]]:
         """Everything on a topic, in the order of each partition."""
         return [json.loads(message.value() or b"{}") for message in self.messages(topic)]
+
+    def read_all(self) -> list[dict[str, Any]]:
+        """Everything that was ever announced, in the order of each partition."""
+        consumer = confluent_kafka.Consumer({"bootstrap.servers": self._kafka, "group.id": "looks-only"})
+        try:
+            ends: dict[tuple[str, int], int] = {}
+            topics = consumer.list_topics(timeout=10).topics
+            for name in (self.prefix + topic for topic in OUTBOUND):
+                for number in topics[name].partitions:
+                    begin, end = consumer.get_watermark_offsets(confluent_kafka.TopicPartition(name, number), 10)
+                    if end > begin:
+                        ends[name, number] = end
+            consumer.assign([confluent_kafka.TopicPartition(name, number, 0) for name, number in ends])
+            events = []
+            while ends:
+                message = consumer.poll(10)
+                assert message is not None and not message.error(), f"nothing more came of {ends}"
+                events.append(json.loads(message.value() or b"{}"))
+                place = (message.topic() or "", message.partition() or 0)
+                if (message.offset() or 0) + 1 == ends.get(place):
+                    del ends[place]
+            return events
+        finally:
+            consumer.close()
 
     def messages(self, topic: str) -> Iterator[confluent_kafka.Message]:
         """The raw messages of a topic, up to its present end."""

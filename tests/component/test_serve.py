@@ -140,6 +140,20 @@ def test_what_is_published_is_decided_announced_and_then_the_status_is_idle(at_w
     assert 'apportion_decisions_total{outcome="applied",type="apportion.tenant.upserted.v1"}' in metrics
 
 
+def test_what_will_be_read_again_after_a_restart_of_redis_counts_as_not_decided(fleet: Fleet, redis_fresh: str) -> None:
+    first = fleet.serve()
+    fleet.send_customer("again")
+    fleet.send_workload("again", "w1")
+    fleet.settle()
+    assert first.end() == 0
+    with redis.Redis.from_url(redis_fresh) as client:  # as it is after a restart, before anybody has looked
+        client.hset("rewound", mapping=dict.fromkeys(client.hkeys("rewound"), "an earlier incarnation"))
+    lag = fleet.answer("status")["lag"]
+    assert (lag["tenant-changes"], lag["workload-events"], lag["plan-changes"]) == (4, 1, 2)
+    fleet.serve()
+    assert not any(fleet.settle()["lag"].values())
+
+
 def test_announcements_are_structured_events_with_their_tenant_as_key(at_work: Fleet) -> None:
     at_work.send_customer("keyed")
     at_work.settle()

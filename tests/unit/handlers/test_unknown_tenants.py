@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -346,3 +347,18 @@ async def test_what_comes_out_of_a_backlog_is_answered_once_whenever_the_process
     kinds = [event["type"].split(".")[2] for event in await world.announced() if "reservation" in event["type"]]
     assert kinds == ["granted", "denied", "released"]
     assert [code for code, _ in await world.dead_letters()] == ["unknown_offering_item"]
+
+
+async def test_a_tenant_that_the_ledger_has_lost_is_found_by_everybody_when_it_is_upserted_again() -> None:
+    """Redis came back as it was a second ago; this process lives on, and remembers the shard of the tenant."""
+    world = World()
+    await partners(world)
+    second_ago = copy.deepcopy(world.ledger)
+    made, *others = [world.event("tenant.upserted", "cust", CUSTOMER), *early(world)]
+    await world.handle(made, *others)
+    await world.handle(world.event("workload.removed", "cust", {"workload_id": "none"}))  # the shard is remembered now
+    vars(world.ledger).update(vars(second_ago))
+    await world.handle(made)
+    world.start()
+    await world.handle(*others)
+    assert await world.holding("cust") == {"w1": {WORKSTATIONS: 1}}
