@@ -59,10 +59,12 @@ class LocalRedisCluster:
 
     def _introduce(self) -> None:
         for number, port in enumerate(self.ports):
-            slots = range(number * _SLOTS // MASTERS, (number + 1) * _SLOTS // MASTERS)
-            # Each its own epoch, so that no two have to settle which of them has the word.
+            # Each its own epoch, so that no two have to settle which of them has the word. Only who knows nobody yet
+            # may be given one, so nobody is introduced before all have theirs.
             _ask(port, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            slots = range(number * _SLOTS // MASTERS, (number + 1) * _SLOTS // MASTERS)
             _ask(port, "CLUSTER", "ADDSLOTS", *slots)
+        for port in self.ports:
             for other in self.ports:
                 if other != port:
                     _ask(port, "CLUSTER", "MEET", "127.0.0.1", other)
