@@ -17,8 +17,7 @@ from service.handlers.work import Arrival
 from service.transport.reading import Read
 
 SHARE = 100  # of one line in a batch: half as much decides a tenth slower, twice as much holds others up twice as long
-LENGTH_MAX = 4 * SHARE  # then the partition is polled no more
-LENGTH_AGAIN = 2 * SHARE  # and from here on it is polled again, in time to be read before the line is empty
+LENGTH_MAX = 4 * SHARE  # then the partition is polled no more, until half of it is taken
 
 Item = Arrival | Message
 

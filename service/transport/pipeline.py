@@ -94,6 +94,7 @@ class Pipeline:
         self._batches: asyncio.Queue[Batch] = asyncio.Queue(1)
         self._lines = Lines()  # what is decided next
         self._waiting_max = 2 * batch_size_max
+        self._line_max = min(lines.LENGTH_MAX, batch_size_max)
         self._restrained: set[TopicPartition] = set()  # they are not polled, as their lines are long
         self._look = asyncio.Event()  # something waits, or something else has changed
         self._taken = asyncio.Event()
@@ -162,6 +163,10 @@ class Pipeline:
         if self._accepting:
             await self._batches.put(batch)
 
+    def waiting(self, partition: TopicPartition) -> int:
+        """How many records of a partition are read and not being decided yet."""
+        return self._lines.length(partition)
+
     async def run(self) -> None:
         """Work for ever."""
         async with asyncio.TaskGroup() as tasks:
@@ -193,10 +198,16 @@ class Pipeline:
             self._look.set()
 
     async def _room(self, epoch: int) -> None:
-        """Return when a batch could be put into the lines, or the epoch is over."""
-        while self._is_current(epoch) and self._lines.size >= self._waiting_max:
+        """Return when there is room in the lines, or the epoch is over.
+
+        Those that are long do not count: they are polled no more, and must not keep the others from being read.
+        """
+        while self._is_current(epoch) and self._lines.size - self._restrained_size() >= self._waiting_max:
             self._taken.clear()
             await self._taken.wait()
+
+    def _restrained_size(self) -> int:
+        return sum(map(self._lines.length, self._restrained))
 
     def _restrain(self, partition: TopicPartition) -> None:
         """Poll a partition no more while its line is long, and again when it is short."""
@@ -204,10 +215,10 @@ class Pipeline:
         with contextlib.suppress(IllegalStateError):  # it has just gone elsewhere
             if self._member is None:
                 self._restrained.discard(partition)
-            elif partition in self._restrained and length <= lines.LENGTH_AGAIN:
+            elif partition in self._restrained and length <= self._line_max // 2:
                 self._restrained.discard(partition)
                 self._member.resume(partition)
-            elif partition not in self._restrained and length >= lines.LENGTH_MAX:
+            elif partition not in self._restrained and length >= self._line_max:
                 self._member.pause(partition)
                 self._restrained.add(partition)
 
