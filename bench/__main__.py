@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, growth, ledger, memory, pipeline, profile, report
+from bench import engine, fairness, growth, ledger, memory, pipeline, profile, report
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -98,6 +98,21 @@ def run_growth(
 ) -> None:
     """The same events of a hundred tenants up to a hundred thousand."""
     finish(growth.run(quick=quick, rounds=rounds, batch=batch), as_json)
+
+
+@app.command("fairness")
+def run_fairness(
+    flood: Annotated[int, typer.Option(min=1000, help="Events that one tenant has sent at once.")] = 200_000,
+    per_second: Annotated[int, typer.Option(min=1, help="Events of all others together.")] = 200,
+    rounds: Rounds = 3,
+    quick: Quick = False,
+    as_json: AsJson = False,
+) -> None:
+    """Others' latency beside a tenant that sends very much, and without it."""
+    shape = fairness.Shape(flood=flood, per_second=per_second)
+    if quick:
+        shape, rounds = shape._replace(flood=min(flood, 60_000), seconds=6), 1
+    finish(lambda: fairness.run(shape=shape, rounds=rounds), as_json)
 
 
 @app.command("profile")

@@ -132,9 +132,13 @@ class Client:
         await self._connection.aclose()
 
     async def call(self, *command: Word) -> Any:
-        """One command; its second word is its key."""
+        """One command; its second word is its key.
+
+        The library is not asked for the node: until it has heard of the commands it sends them to any, and after some
+        answers that they belong elsewhere it closes every connection, also those that others are using.
+        """
         with failures():
-            return await self._connection.execute_command(*command)
+            return await self._connection.execute_command(*command, **await self._route(str(command[1])))
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
         """One script on keys of one slot."""

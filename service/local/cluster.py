@@ -59,11 +59,11 @@ class LocalRedisCluster:
 
     def _introduce(self) -> None:
         for number, port in enumerate(self.ports):
-            slots = range(number * _SLOTS // MASTERS, (number + 1) * _SLOTS // MASTERS)
-            # Each its own epoch, so that no two have to settle which of them has the word; before any knows another.
+            # Each its own epoch, so that no two have to settle which of them has the word. Only who knows nobody yet
+            # may be given one, so nobody is introduced before all have theirs.
             _ask(port, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            slots = range(number * _SLOTS // MASTERS, (number + 1) * _SLOTS // MASTERS)
             _ask(port, "CLUSTER", "ADDSLOTS", *slots)
-        # Only now, as a master that has heard of another one takes no epoch any more.
         for port in self.ports:
             for other in self.ports:
                 if other != port:

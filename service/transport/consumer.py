@@ -28,7 +28,7 @@ from service.transport.metrics import Metrics
 from service.transport.pipeline import Pipeline
 
 FETCH_BYTES_MAX = 16 * 1024 * 1024  # of one answer of a broker
-PARTITION_FETCH_BYTES_MAX = 1024 * 1024  # of one partition in it, so that a full one leaves room for the others
+PARTITION_FETCH_BYTES_MAX = 256 * 1024  # of one partition in it, so that a full one leaves room for the others
 FETCH_WAIT_MS_MAX = 30  # a partition that was left out of a fetch waits that long for the next one
 HEARTBEATS_PER_SESSION = 10  # how soon a member hears that another one comes or goes
 REBALANCE_SECONDS = 30

@@ -46,6 +46,7 @@ class Health:
                 log.warning("not ready", subject=subject, reason=reason)
             self._changed.set()
         self._metrics.ready.set(0 if self._reasons else 1)
+        self._metrics.not_ready.labels(subject).set(0 if reason is None else 1)
 
     async def wait_for(self, *subjects: str) -> None:
         """Return when nothing is wrong with the subjects."""

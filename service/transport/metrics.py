@@ -91,6 +91,9 @@ class Metrics:
         self.shards = Gauge("apportion_shards", "Shards that this instance looks after", ["lease"], registry=registry)
         self.paused = Gauge("apportion_intake_paused", "1 while intake waits for the outbox", registry=registry)
         self.ready = Gauge("apportion_ready", "1 while the instance is ready", registry=registry)
+        self.not_ready = Gauge(
+            "apportion_not_ready", "1 while this stands in the way of being ready", ["subject"], registry=registry
+        )
 
     # --- the engine's observer
 

@@ -1,14 +1,16 @@
 """The way of a batch from Kafka: polled, read, decided, its dead letters acknowledged, its offsets committed.
 
-While one batch is decided, what is polled meanwhile is read and gathered into the next, so that batches are as small
-as the load allows and as large as it demands. None overtakes another. What cannot be decided holds up what comes behind
-it, as it must.
+While one batch is decided, what is polled meanwhile is read and stands in line, so that batches are as small as the
+load allows and as large as it demands. Within a partition none overtakes another, and a partition that is full holds up
+no other one (lines.py). What cannot be decided holds up what comes behind it, as it must.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import operator
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -16,14 +18,15 @@ from typing import Any, Protocol
 
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from service.handlers.announcements import Message
 from service.handlers.work import Arrival, Result
 from service.ledger.errors import LedgerError, LedgerUnavailable
-from service.transport import commits, reading, topics
+from service.transport import commits, lines, reading, topics
 from service.transport.commits import Commits
 from service.transport.gate import Gate
+from service.transport.lines import Chunk, Item, Lines
 from service.transport.metrics import Metrics
 from service.transport.publisher import Publisher
 from service.transport.reading import Batch, Read
@@ -48,6 +51,12 @@ class Member(commits.Group, Protocol):
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Poll from this offset on."""
+
+    def pause(self, partition: TopicPartition) -> None:
+        """Poll it no more."""
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Poll it again."""
 
 
 class Placement(Protocol):
@@ -84,8 +93,11 @@ class Pipeline:
         self._batch_size_max = batch_size_max
         self._commits = Commits()
         self._batches: asyncio.Queue[Batch] = asyncio.Queue(1)
-        self._gathered: Read | None = None  # what is decided next
-        self._look = asyncio.Event()  # something is gathered, or something else has changed
+        self._lines = Lines()  # what is decided next
+        self._waiting_max = 2 * batch_size_max
+        self._line_max = min(lines.LENGTH_MAX, batch_size_max)
+        self._restrained: set[TopicPartition] = set()  # they are not polled, as their lines are long
+        self._look = asyncio.Event()  # something waits, or something else has changed
         self._taken = asyncio.Event()
         self._member: Member | None = None
         self._accepting = False
@@ -135,7 +147,11 @@ class Pipeline:
 
     def _enter_epoch(self) -> None:
         self._epoch += 1
+        self._lines.clear()
+        for partition in list(self._restrained):
+            self._restrain(partition)
         self._disturbed.set()
+        self._taken.set()
 
     def _is_current(self, epoch: int) -> bool:
         return self._accepting and epoch == self._epoch
@@ -148,6 +164,10 @@ class Pipeline:
         if self._accepting:
             await self._batches.put(batch)
 
+    def waiting(self, partition: TopicPartition) -> int:
+        """How many records of a partition are read and not being decided yet."""
+        return self._lines.length(partition)
+
     async def run(self) -> None:
         """Work for ever."""
         async with asyncio.TaskGroup() as tasks:
@@ -157,39 +177,52 @@ class Pipeline:
 
     async def _read_all(self) -> None:
         while True:
-            read = await self._read(await self._batches.get())
-            if read is not None:
-                await self._gather(read)
+            await self._read(await self._batches.get())
 
-    async def _read(self, batch: Batch) -> Read | None:
-        """A batch as arrivals and dead letters; None where it is dropped."""
-        arrivals: list[Arrival] = []
-        dead_letters: list[Message] = []
-        now_us = time.time_ns() // 1000
-        for first in range(0, len(batch.records), READ_SLICE):
+    async def _read(self, batch: Batch) -> None:
+        """Read what was polled and put it into its lines; the partitions with the fewest records first, as others wait
+        behind the one with the most."""
+        groups = [(place, list(some)) for place, some in itertools.groupby(batch.records, _place_of)]
+        for place, records in sorted(groups, key=lambda group: len(group[1])):
+            partition = TopicPartition(*place)
+            items: list[Item] = []
+            now_us = time.time_ns() // 1000
+            for first in range(0, len(records), READ_SLICE):
+                some = records[first : first + READ_SLICE]
+                items += [reading.read_one(record, self._topic_prefix, now_us) for record in some]
+                await asyncio.sleep(0)
+            await self._room(batch.epoch)
             if not self._is_current(batch.epoch):
-                return None
-            for record in batch.records[first : first + READ_SLICE]:
-                item = reading.read_one(record, self._topic_prefix, now_us)
-                if isinstance(item, Arrival):
-                    arrivals.append(item)
-                else:
-                    dead_letters.append(item)
-            await asyncio.sleep(0)
-        begins, ends = reading.span(batch.records)
-        oldest_ms = min(record.timestamp for record in batch.records)
-        return Read(batch.epoch, arrivals, dead_letters, begins, ends, oldest_ms)
-
-    async def _gather(self, read: Read) -> None:
-        """Put what was read behind what is gathered already, once there is room for it."""
-        while self._gathered is not None and self._is_current(self._gathered.epoch):
-            if self._gathered.goes_on_with(read, self._batch_size_max):
-                self._gathered.extend(read)
                 return
+            offsets = [record.offset for record in records]
+            self._lines.add(Chunk(partition, offsets, items, min(record.timestamp for record in records)))
+            self._restrain(partition)
+            self._look.set()
+
+    async def _room(self, epoch: int) -> None:
+        """Return when there is room in the lines, or the epoch is over.
+
+        Those that are long do not count: they are polled no more, and must not keep the others from being read.
+        """
+        while self._is_current(epoch) and self._lines.size - self._restrained_size() >= self._waiting_max:
             self._taken.clear()
             await self._taken.wait()
-        self._gathered = read
-        self._look.set()
+
+    def _restrained_size(self) -> int:
+        return sum(map(self._lines.length, self._restrained))
+
+    def _restrain(self, partition: TopicPartition) -> None:
+        """Poll a partition no more while its line is long, and again when it is short."""
+        length = self._lines.length(partition)
+        with contextlib.suppress(IllegalStateError):  # it has just gone elsewhere
+            if self._member is None:
+                self._restrained.discard(partition)
+            elif partition in self._restrained and length <= self._line_max // 2:
+                self._restrained.discard(partition)
+                self._member.resume(partition)
+            elif partition not in self._restrained and length >= self._line_max:
+                self._member.pause(partition)
+                self._restrained.add(partition)
 
     # --- decided
 
@@ -197,15 +230,24 @@ class Pipeline:
         while True:
             await self._look.wait()
             self._look.clear()
-            read, self._gathered = self._gathered, None
-            self._taken.set()
             self._idle.clear()
             try:
                 await self._place()
-                if read is not None and self._is_current(read.epoch) and not self._jumps_ahead(read):
+                read = self._take() if self._accepting else None
+                if read is not None and not self._jumps_ahead(read):
                     await self._finish(read)
             finally:
                 self._idle.set()
+
+    def _take(self) -> Read | None:
+        """The next batch, if there is one; where there may be more, they are looked for afterwards."""
+        read = self._lines.take(self._batch_size_max, self._epoch)
+        if read is not None:
+            self._look.set()
+            self._taken.set()
+            for partition in list(self._restrained):
+                self._restrain(partition)
+        return read
 
     async def _place(self) -> None:
         """Make sure that the owned partitions are read from the right offset."""
@@ -339,3 +381,6 @@ class Pipeline:
         if not self._available:
             log.info("intake goes on")
         self._available = True
+
+
+_place_of = operator.attrgetter("topic", "partition")  # asked of every record

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -22,13 +21,14 @@ class Batch(NamedTuple):
     records: Sequence[ConsumerRecord]
 
 
-class Read(NamedTuple):
-    """A batch that has been read."""
+@dataclass
+class Read:
+    """What is decided together, in order within each partition."""
 
     epoch: int
     arrivals: list[Arrival]
     dead_letters: list[Message]
-    begins: dict[TopicPartition, int]  # the offset of the first record
+    begins: dict[TopicPartition, int]  # the offset from which on it has everything
     ends: dict[TopicPartition, int]  # the offset behind the last record
     oldest_ms: int  # when the oldest record came to Kafka, in Unix milliseconds
 
@@ -37,21 +37,14 @@ class Read(NamedTuple):
         """How many records it was made of."""
         return len(self.arrivals) + len(self.dead_letters)
 
-    def goes_on_with(self, other: Read, size_max: int) -> bool:
-        """Whether another one, polled later, can be decided together with this one: it fits, and leaves no gap."""
-        return (
-            self.epoch == other.epoch
-            and self.size + other.size <= size_max
-            and all(begin == self.ends.get(partition, begin) for partition, begin in other.begins.items())
-        )
-
-    def extend(self, other: Read) -> None:
-        """Take in what was polled later."""
-        self.arrivals.extend(other.arrivals)
-        self.dead_letters.extend(other.dead_letters)
-        for partition, begin in other.begins.items():
-            self.begins.setdefault(partition, begin)
-        self.ends.update(other.ends)
+    def put(self, items: Sequence[Arrival | Message], oldest_ms: int) -> None:
+        """Take in what comes next."""
+        for item in items:
+            if isinstance(item, Arrival):
+                self.arrivals.append(item)
+            else:
+                self.dead_letters.append(item)
+        self.oldest_ms = min(self.oldest_ms or oldest_ms, oldest_ms)
 
 
 def read_one(record: ConsumerRecord, topic_prefix: str, now_us: int) -> Arrival | Message:
@@ -94,18 +87,3 @@ def internal_error(origin: Origin, event: envelope.Inbound, error_code: str) -> 
 def origin(record: ConsumerRecord) -> Origin:
     """Where the record stood, with its bytes."""
     return Origin(record.topic, record.partition, record.offset, record.key, record.headers, record.value)
-
-
-def span(records: Sequence[ConsumerRecord]) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-    """The offset of the first record of each partition, and the one behind the last."""
-    begins: dict[TopicPartition, int] = {}
-    ends: dict[TopicPartition, int] = {}
-    for place, some in groupby(records, _place):  # they come partition by partition
-        run = list(some)
-        partition = TopicPartition(*place)
-        begins.setdefault(partition, run[0].offset)
-        ends[partition] = run[-1].offset + 1
-    return begins, ends
-
-
-_place = attrgetter("topic", "partition")

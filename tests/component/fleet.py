@@ -222,20 +222,25 @@ class Fleet:
             consumer.close()
 
     def messages(self, topic: str) -> Iterator[confluent_kafka.Message]:
-        """The raw messages of a topic, up to its present end."""
+        """The raw messages of a topic up to its present end, those of one partition after those of another."""
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self._kafka, "group.id": "looks-only"})
         try:
             name = self.prefix + topic
-            count = len(consumer.list_topics(name, 10).topics[name].partitions)
-            for number in range(count):
-                place = confluent_kafka.TopicPartition(name, number, 0)
-                begin, end = consumer.get_watermark_offsets(place, 10)
-                place.offset = begin
-                consumer.assign([place])
-                while begin < end:
-                    message = consumer.poll(10)
-                    assert message is not None and not message.error(), f"{name} ends at {end} and gave {begin}"
-                    begin = (message.offset() or 0) + 1
-                    yield message
+            ends: dict[int, int] = {}
+            found: dict[int, list[confluent_kafka.Message]] = {}
+            for number in consumer.list_topics(name, 10).topics[name].partitions:
+                begin, end = consumer.get_watermark_offsets(confluent_kafka.TopicPartition(name, number), 10)
+                if begin < end:
+                    ends[number], found[number] = end, []
+            consumer.assign([confluent_kafka.TopicPartition(name, number, 0) for number in ends])
+            while ends:  # all partitions at once, as each change of them costs the client half a second
+                message = consumer.poll(10)
+                assert message is not None and not message.error(), f"{name} does not give everything up to {ends}"
+                number, offset = message.partition() or 0, message.offset() or 0
+                found[number].append(message)
+                if offset + 1 >= ends.get(number, 0):
+                    ends.pop(number, None)
         finally:
             consumer.close()
+        for number in sorted(found):
+            yield from found[number]

@@ -225,7 +225,23 @@ async def town(kafka: str, redis_fresh: str, topic_prefix: str) -> AsyncIterator
     await client.close()
 
 
-# --- in order, and committed when it is done
+# --- in order, fair, and committed when it is done
+
+
+async def test_a_partition_that_is_full_holds_up_no_other_one(town: Town) -> None:
+    town.engine.open.clear()
+    member = await town.join()
+    for number in range(2000):
+        await town.send_raw(event(f"flood{number}", "flood"), "flood", 0)
+    await wait_until(lambda: town.engine.calls)
+    await town.send_raw(event("other", "other"), "other", 1)
+    place = TopicPartition(town.settings.topic_prefix + TOPIC, 1)
+    await wait_until(lambda: member.pipeline.waiting(place))
+    town.engine.open.set()
+    await wait_until(lambda: len(town.engine.ids()) == 2001)
+    before = [name for _, _, name in town.engine.decided].index("other")
+    assert before <= town.engine.calls[0] + 2 * town.settings.batch_size_max
+    assert town.engine.first_times()[0] == list(range(2000)), "the full one is worked off too, in its order"
 
 
 async def test_every_event_is_decided_in_the_order_of_its_partition_and_then_committed(town: Town) -> None:

@@ -79,6 +79,14 @@ def own_redis(tmp_path: Path) -> LocalRedis:
     return LocalRedis(tmp_path / "redis")
 
 
+async def test_the_first_calls_to_a_cluster_may_come_all_at_once(redis_cluster_fresh: str) -> None:
+    for _ in range(5):
+        client = Client.connect(redis_cluster_fresh, cluster=True)
+        ledger = RedisLedger(client, 64)
+        assert await asyncio.gather(*(ledger.timers(shard, "") for shard in range(64))) == [[]] * 64
+        await client.close()
+
+
 # --- reading: the same answers from every ledger
 
 

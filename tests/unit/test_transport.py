@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from service.settings import Settings
 from service.transport import dead_letters, observed, publisher, reading, relay, topics
 from service.transport.commits import Commits
 from service.transport.gate import Gate
+from service.transport.lines import SHARE, Chunk, Lines
 from service.transport.membership import Leases
 from service.transport.metrics import Metrics
 from service.transport.publisher import Publisher
@@ -88,25 +90,70 @@ def test_what_somebody_else_put_on_the_topic_is_no_dead_letter() -> None:
     assert dead_letters.parse(b'{"id": "1"}') is None
 
 
-def test_the_span_of_records_is_told_by_partition() -> None:
-    records = [record(b"", 5), record(b"", 6), record(b"", 40, partition=1), record(b"", 9)]
-    other = TopicPartition(PLACE.topic, 1)
-    assert reading.span(records) == ({PLACE: 5, other: 40}, {PLACE: 10, other: 41})
+# --- lines
 
 
-def read(begin: int, end: int, epoch: int = 1) -> Read:
-    arrival: Any = object()
-    return Read(epoch, [arrival] * (end - begin), [], {PLACE: begin}, {PLACE: end}, 0)
+OTHER = TopicPartition(PLACE.topic, 3)
 
 
-def test_what_was_polled_later_joins_what_is_gathered_where_it_fits_and_leaves_no_gap() -> None:
-    gathered = read(5, 10)
-    assert gathered.goes_on_with(read(10, 15), size_max=10)
-    assert not gathered.goes_on_with(read(10, 16), size_max=10), "too many"
-    assert not gathered.goes_on_with(read(11, 12), size_max=10), "a gap has to be looked at"
-    assert not gathered.goes_on_with(read(10, 12, epoch=2), size_max=10)
-    gathered.extend(read(10, 15))
-    assert (gathered.begins, gathered.ends, gathered.size) == ({PLACE: 5}, {PLACE: 15}, 10)
+def chunk(begin: int, end: int, partition: TopicPartition = PLACE, *, without: tuple[int, ...] = ()) -> Chunk:
+    offsets = [offset for offset in range(begin, end) if offset not in without]
+    arrivals: list[Any] = [Arrival(offset) for offset in offsets]  # type: ignore[arg-type]  # tells them apart
+    return Chunk(partition, offsets, arrivals, begin)
+
+
+def taken(read: Read | None) -> list[Any]:
+    return [] if read is None else [arrival.event for arrival in read.arrivals]
+
+
+def test_a_batch_has_a_share_of_each_line_however_long_one_of_them_is() -> None:
+    waiting = Lines()
+    waiting.add(chunk(0, 50 * SHARE))
+    waiting.add(chunk(7, 9, OTHER))
+    read = waiting.take(20 * SHARE, epoch=1)
+    assert read is not None
+    assert (read.begins, read.ends) == ({PLACE: 0, OTHER: 7}, {PLACE: SHARE, OTHER: 9})
+    assert taken(read) == [*range(SHARE), 7, 8]
+    assert waiting.length(PLACE) == 49 * SHARE and waiting.length(OTHER) == 0
+
+
+def test_within_a_line_nothing_is_lost_doubled_or_overtaken() -> None:
+    waiting = Lines()
+    for begin in range(0, 10 * SHARE, 30):
+        waiting.add(chunk(begin, min(begin + 30, 10 * SHARE)))
+    seen: list[Any] = []
+    while (read := waiting.take(70, epoch=1)) is not None:
+        assert read.begins[PLACE] == len(seen) and read.size <= 70
+        seen += taken(read)
+        assert read.ends[PLACE] == len(seen)
+    assert seen == list(range(10 * SHARE)) and waiting.size == 0
+
+
+def test_where_a_batch_is_full_before_every_line_had_its_turn_the_others_come_first_the_next_time() -> None:
+    waiting = Lines()
+    for number in range(5):
+        waiting.add(chunk(0, 3 * SHARE, TopicPartition(PLACE.topic, number)))
+    turns = [read.begins.keys() for _ in range(5) if (read := waiting.take(2 * SHARE, epoch=1)) is not None]
+    counts = Counter(partition.partition for turn in turns for partition in turn)
+    assert counts == dict.fromkeys(range(5), 2)
+
+
+def test_a_batch_ends_at_a_gap_between_polls_which_has_to_be_looked_at() -> None:
+    waiting = Lines()
+    waiting.add(chunk(0, 5))
+    waiting.add(chunk(6, 9))
+    first, second = waiting.take(2000, epoch=1), waiting.take(2000, epoch=1)
+    assert first is not None and second is not None
+    assert (first.ends[PLACE], second.begins[PLACE]) == (5, 6)
+
+
+def test_offsets_that_are_missing_within_a_poll_are_no_gap() -> None:
+    waiting = Lines()
+    waiting.add(chunk(0, 5, without=(2, 3)))
+    first, second = waiting.take(2, epoch=1), waiting.take(2000, epoch=1)
+    assert first is not None and second is not None
+    assert taken(first) == [0, 1] and taken(second) == [4]
+    assert first.ends[PLACE] == second.begins[PLACE] == 2 and second.ends[PLACE] == 5
 
 
 # --- commits
