@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 from collections import Counter
@@ -79,6 +80,7 @@ class Suite:
 def main() -> int:
     """Run what is asked for; 1 where something differs."""
     asked = parse()
+    logging.disable()  # the clients of this program complain of every blow
     folder = Path(asked.folder or tempfile.mkdtemp(prefix="apportion-faults-"))
     counts: Counter[str] = Counter()
     failed: list[str] = []
