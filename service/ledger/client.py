@@ -138,7 +138,8 @@ class Client:
         answers that they belong elsewhere it closes every connection, also those that others are using.
         """
         with failures():
-            return await self._connection.execute_command(*command, **await self._route(str(command[1])))
+            options = await self._route(str(command[1])) if len(command) > 1 else {}
+            return await self._connection.execute_command(*command, **options)
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
         """One script on keys of one slot."""
