@@ -22,6 +22,8 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
     event: Inbound
     origin: Origin | None = None
+    version: int | None = None  # of the tenant that is to be deleted, as whoever asks has seen it
+    beside: tuple[tuple[RecordKey, Any], ...] = ()  # records that are written in the step that changes the tenant
 
 
 class Result(msgspec.Struct, frozen=True):
