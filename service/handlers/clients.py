@@ -80,9 +80,7 @@ async def shared_secret(ledger: Ledger, name: str, make: Callable[[], bytes], no
 async def _read(ledger: Ledger, shard: int, client_ids: Sequence[str]) -> dict[str, ApiClient]:
     keys: list[RecordKey] = [records.client_key(client_id) for client_id in client_ids]
     stored = await ledger.read({shard: keys}) if keys else {}
-    return {
-        key.tenant: records.decode(key, record.payload) for key in keys if (record := stored[key]) is not None
-    }
+    return {key.tenant: records.decode(key, record.payload) for key in keys if (record := stored[key]) is not None}
 
 
 async def tenant_of(ledger: Ledger, tenant_id: str) -> Node:

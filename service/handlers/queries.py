@@ -146,15 +146,34 @@ async def usage(ledger: Ledger, catalog: Catalog, tenant_id: str) -> Usage:
     """
     node = await tree.find(ledger, tenant_id)
     if node is tree.ROOT_NODE:
-        accounts = await _root_accounts(ledger)
-        items = Items(dict.fromkeys(catalog.items, ROOT_HAS))
-    else:
-        way = await tree.climb(ledger, node)
-        accounts = (await ledger.accounts({node.shard: [tenant_id]}))[tenant_id]
-        items = (await _items(ledger, [tree.customer_of(way)]))[0]
+        return (await usages(ledger, catalog, [(node, node)]))[0]
+    way = await tree.climb(ledger, node)
+    return (await usages(ledger, catalog, [(node, tree.customer_of(way))]))[0]
+
+
+async def usages(ledger: Ledger, catalog: Catalog, wanted: Sequence[tuple[Node, Node]]) -> list[Usage]:
+    """The same for many tenants at once, each with the tenant whose items and quotas count for it."""
+    accounts = await _accounts(ledger, [node for node, _ in wanted if node is not tree.ROOT_NODE])
+    if any(node is tree.ROOT_NODE for node, _ in wanted):
+        accounts[rules.ROOT] = await _root_accounts(ledger)
+    items = await items_of(ledger, catalog, [node for _, node in wanted])
+    return [
+        _usage_of(catalog, node.tenant_id, own, accounts.get(node.tenant_id, {}))
+        for (node, _), own in zip(wanted, items, strict=True)
+    ]
+
+
+def _usage_of(catalog: Catalog, tenant_id: str, items: Items, accounts: Mapping[str, Account]) -> Usage:
     used = {name for name, account in accounts.items() if account.used and not name.startswith(SILENT_PREFIX)}
     names = _in_order(catalog, used | items.enabled)
     return Usage(tenant_id, [_usage_row(catalog, name, items, accounts.get(name, Account())) for name in names])
+
+
+async def items_of(ledger: Ledger, catalog: Catalog, nodes: Sequence[Node]) -> list[Items]:
+    """The items of tenants, in their order; root has every item."""
+    stored = iter(await _items(ledger, [node for node in nodes if node is not tree.ROOT_NODE]))
+    everything = Items(dict.fromkeys(catalog.items, ROOT_HAS))
+    return [everything if node is tree.ROOT_NODE else next(stored) for node in nodes]
 
 
 def _usage_row(catalog: Catalog, name: str, items: Items, account: Account) -> UsageRow:

@@ -147,6 +147,8 @@ def internal_error() -> RefusedError:
 
 def _result(work: Work, outcomes: Sequence[Outcome]) -> Result:
     kinds = {outcome.kind for outcome in outcomes}
+    if any(outcome.denials for outcome in outcomes):
+        kinds.add(OutcomeKind.DENIED)  # a duplicate of an idempotency key carries the first outcome
     if OutcomeKind.DENIED in kinds and work.otherwise is not None:
         refused = work.otherwise
         obstacles = [announcements.obstacle(denial) for outcome in outcomes for denial in sum(outcome.denials, ())]

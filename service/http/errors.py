@@ -66,6 +66,11 @@ def install(application: FastAPI) -> None:
 
 async def _api_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
+    return response(error)
+
+
+def response(error: ApiError) -> JSONResponse:
+    """The answer that an error is."""
     return JSONResponse(body(error.code, error.message, error.context, error.info), error.status, error.headers)
 
 

@@ -44,7 +44,7 @@ class Reach:
         await self._locate(wanted)
         home = shard_of(ROOT, self._ledger.shards) if caller.tenant_id == ROOT else self._shards.get(caller.tenant_id)
         if home is None:
-            return Sight(False, {}, None)
+            return Sight(caller=False, ways={}, extra=None)
         own = records.client_key(caller.id)
         besides = [own] if caller.is_client else []
         besides += [extra] if extra is not None else []
@@ -109,10 +109,11 @@ class Reach:
 
     def _way(self, name: str, top: str, found: Mapping[RecordKey, Any]) -> tuple[Node, ...]:
         """The way from a tenant up to ``top``; empty where it does not lead there."""
-        shard, way = self._shards.get(name, -1), []
+        shard = self._shards.get(name, -1)
+        way: list[Node] = []
         for _ in range(DEPTH_MAX + 1):
             if name == ROOT:
-                return tuple([*way, ROOT_NODE]) if top == ROOT else ()
+                return (*way, ROOT_NODE) if top == ROOT else ()
             tenant = found.get(records.tenant_key(name))
             if tenant is None:
                 return ()
@@ -125,5 +126,3 @@ class Reach:
 
 def _is_there(way: tuple[Node, ...]) -> bool:
     return not way[0].tenant.deleted
-
-

@@ -201,9 +201,9 @@ class Tokens:
         return claims, Caller(who, str(claims[outside.tenant_claim]), scopes, is_client=False)
 
     def _decode(self, token: str, key: Any, algorithms: list[str], audience: str, issuer: str) -> dict[str, Any]:
-        required = ["exp", "iat", "sub", "aud", "iss"]
+        options: Any = {"require": ["exp", "sub", "aud", "iss"], "verify_exp": False, "verify_iat": False}
         claims: dict[str, Any] = jwt.decode(
-            token, key, algorithms, audience=audience, issuer=issuer, options={"require": required, "verify_exp": False}
+            token, key, algorithms, audience=audience, issuer=issuer, options=options
         )
         if float(claims["exp"]) <= self._clock():  # by our own clock, which tests can move
             raise jwt.ExpiredSignatureError

@@ -1,0 +1,46 @@
+"""Requests that come at the same time share a call to the ledger: what comes while one is under way forms the next."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.handlers.engine import Engine
+from service.handlers.work import Result, Work
+
+SIZE_MAX = 500  # works that are decided together
+AT_ONCE_MAX = 2  # batches under way, so that one that has to wait for something does not hold up all others
+
+_Asked = tuple[Work, "asyncio.Future[Result]"]
+
+
+class Batches:
+    """Puts works together and hands them to the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: list[_Asked] = []
+        self._runs: set[asyncio.Task[None]] = set()
+
+    async def decide(self, work: Work) -> Result:
+        """What became of the work. Raises ``LedgerUnavailable``: then it is not known whether it happened."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, answer))
+        if len(self._runs) < AT_ONCE_MAX:
+            run = asyncio.create_task(self._run())
+            self._runs.add(run)
+            run.add_done_callback(self._runs.discard)
+        return await answer
+
+    async def _run(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting[:SIZE_MAX], self._waiting[SIZE_MAX:]
+            try:
+                results = await self._engine.handle_works([work for work, _ in some])
+            except Exception as error:  # whatever it is, those who wait are told, and the next batch may do better
+                for _, answer in some:
+                    if not answer.done():
+                        answer.set_exception(error)
+            else:
+                for (_, answer), result in zip(some, results, strict=True):
+                    if not answer.done():  # whoever asked may have gone
+                        answer.set_result(result)
