@@ -13,18 +13,20 @@ from typing import NamedTuple
 
 from service.catalog import model
 from service.catalog.model import WHOLE_ROLES
-from service.rules import assignment, switch_drift, switch_mapping, switch_room, switch_warnings
+from service.rules import assignment, switch_drift, switch_mapping, switch_room, switch_undo, switch_warnings
 from service.rules.quotas import Quota
-from service.rules.switch_drift import Basis
+from service.rules.switch_drift import Basis, Drift
 from service.rules.switch_mapping import Direction, Provision, Source
 from service.rules.switch_plan import Counts, Options, Plan, PlanItem, Refusal, Side, Situation, Usage
 from service.rules.switch_reconciling import Outcome, Sides, reconcile
 from service.rules.switch_room import Account, Level, Share
+from service.rules.switch_undo import Kept
 
 _UNUSED = Usage()
+_STRICT = Options()
 
 
-def plan(catalog: model.Catalog, situation: Situation, target: str, options: Options = Options()) -> Plan:  # noqa: B008 - frozen
+def plan(catalog: model.Catalog, situation: Situation, target: str, options: Options = _STRICT) -> Plan:
     """The plan to switch a customer to an edition or billing mode.
 
     Always a plan: where there is no such switch, one that moves nothing, is not ``startable`` and says why in
@@ -40,7 +42,42 @@ def plan(catalog: model.Catalog, situation: Situation, target: str, options: Opt
     served = _served(catalog, situation, source)
     provision = switch_mapping.provision(catalog, way, Source(source, of_source, served), target, options.pack_quota)
     pairs = switch_mapping.counterparts(catalog, source, target) if way is Direction.MODE_TO_MODE else {}
-    return provisioned(catalog, situation, way, target, provision, options, pairs)
+    return _provisioned(catalog, situation, way, target, provision, options, pairs)
+
+
+class UndoPlan(NamedTuple):
+    """The plan back, and what is other than the switch left it: kept where it can be, listed in any case."""
+
+    plan: Plan
+    drift: tuple[Drift, ...]
+
+
+def undo(catalog: model.Catalog, situation: Situation, kept: Kept, options: Options = _STRICT) -> UndoPlan:
+    """The plan to restore what a switch has changed.
+
+    Items and quotas are those before the switch. A workload with a ``former`` holding takes it up again where that
+    still is a way to cover it, exactly or in part; the others are reconciled from the features they have now. Not
+    startable where the customer has been switched again since.
+    """
+    source = source_edition(catalog, situation)
+    if source != kept.to_edition:
+        why = f"the switch led to {kept.to_edition}, and the customer is on {source or 'no edition'} now"
+        return UndoPlan(_refused(situation, source, kept.from_edition, why), ())
+    way = switch_mapping.direction(catalog, kept.application, source, kept.from_edition)
+    assert isinstance(way, Direction)  # what was switched can be switched back
+    current = Source(source, _of_edition(catalog, situation.items, source), _served(catalog, situation, source))
+    if way is Direction.NOTHING:
+        return UndoPlan(plan(catalog, situation, source, options), ())
+    provision, drift = switch_undo.restore(catalog, kept, current)
+    pairs = switch_mapping.counterparts(catalog, source, kept.from_edition) if way is Direction.MODE_TO_MODE else {}
+    return UndoPlan(_provisioned(catalog, situation, way, kept.from_edition, provision, options, pairs), drift)
+
+
+def keep(made: Plan) -> Kept:
+    """What has to be kept of a switch that was carried out, so that it can be undone."""
+    basis = made.basis
+    assert basis.from_edition is not None  # a refused plan is not carried out
+    return Kept(basis.application, basis.from_edition, basis.to_edition, basis.before, basis.after)
 
 
 def source_edition(catalog: model.Catalog, situation: Situation) -> str | None:
@@ -48,7 +85,7 @@ def source_edition(catalog: model.Catalog, situation: Situation) -> str | None:
     return assignment.edition_of(catalog, situation.items.keys()).get(situation.application)
 
 
-def provisioned(
+def _provisioned(
     catalog: model.Catalog,
     situation: Situation,
     way: Direction,
