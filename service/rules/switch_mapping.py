@@ -5,6 +5,7 @@ No workload is looked at here, but for one thing: which base items workloads of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
@@ -18,6 +19,8 @@ from service.rules import assignment, quotas
 from service.rules.quotas import Quota
 
 PackQuota = Literal["all", "covering"]
+
+CACHE_SIZE_MAX = 1024  # mappings kept per process: the customers of a mass switch are of few shapes
 
 
 class Direction(StrEnum):
@@ -84,26 +87,40 @@ def provision(
     """The items to enable in the target with their quotas, and those of the source to disable."""
     if way is Direction.NOTHING:
         return Provision({}, ())
-    if way is Direction.MODE_TO_MODE:
-        origins = _mode_to_mode(catalog, source, target)
-    elif way is Direction.EDITION_TO_MODE:
-        origins = _edition_to_mode(catalog, source, target, pack_quota)
-    else:
-        origins = _mode_to_edition(catalog, source, target)
-    if way is not Direction.MODE_TO_MODE:
-        origins.update(_gauges(catalog, source, target))
-    enable = {name: _quota(catalog, source, name, origins[name]) for name in _in_order(catalog, origins)}
+    served = frozenset((name, frozenset(items)) for name, items in source.served.items())
+    shape = _Shape(
+        source.edition, frozenset(source.quotas), served if way is Direction.MODE_TO_EDITION else frozenset()
+    )
+    origins = _origins(catalog, way, shape, target, pack_quota)
+    enable = {name: quotas.total(source.quotas[origin] for origin in names) for name, names in origins.items()}
     return Provision(enable, tuple(_in_order(catalog, source.quotas)))
+
+
+class _Shape(NamedTuple):
+    """A source without its quotas: what many customers have in common, so that their mapping is worked out once."""
+
+    edition: str
+    items: frozenset[str]
+    served: frozenset[tuple[str, frozenset[str]]]
 
 
 _Origins = dict[str, dict[str, None]]
 """Destination items with the source items whose quotas they get; dictionaries are sets with an order here."""
 
 
-def _quota(catalog: model.Catalog, source: Source, name: str, origins: Iterable[str]) -> Quota:
-    if catalog.item(name).type == "feature":
-        return quotas.UNLIMITED
-    return quotas.total(source.quotas[origin] for origin in origins)
+@functools.lru_cache(maxsize=CACHE_SIZE_MAX)
+def _origins(
+    catalog: model.Catalog, way: Direction, shape: _Shape, target: str, pack_quota: PackQuota
+) -> Mapping[str, tuple[str, ...]]:
+    """The destination items in the catalogue's order, each with the source items whose quotas it gets."""
+    source = Source(shape.edition, dict.fromkeys(shape.items, quotas.UNLIMITED), dict(shape.served))
+    if way is Direction.MODE_TO_MODE:
+        found = _mode_to_mode(catalog, source, target)
+    elif way is Direction.EDITION_TO_MODE:
+        found = _edition_to_mode(catalog, source, target, pack_quota) | _gauges(catalog, source, target)
+    else:
+        found = _mode_to_edition(catalog, source, target) | _gauges(catalog, source, target)
+    return {name: tuple(found[name]) for name in _in_order(catalog, found)}
 
 
 def _in_order(catalog: model.Catalog, names: Iterable[str]) -> list[str]:
@@ -113,7 +130,8 @@ def _in_order(catalog: model.Catalog, names: Iterable[str]) -> list[str]:
 # --- mode to mode
 
 
-def counterparts(catalog: model.Catalog, source: str, target: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=CACHE_SIZE_MAX)
+def counterparts(catalog: model.Catalog, source: str, target: str) -> Mapping[str, str]:
     """For each item of one billing mode the one of another that has the same role and the same suffix."""
     of_target = {(item.role, item.suffix): item.name for item in catalog.items_of_edition(target)}
     pairs = ((item.name, of_target.get((item.role, item.suffix))) for item in catalog.items_of_edition(source))
@@ -214,7 +232,8 @@ def functionality(catalog: model.Catalog, source: Source, workload_type: str) ->
 # --- gauges
 
 
-def gauge_pairs(catalog: model.Catalog, source: str, target: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=CACHE_SIZE_MAX)
+def gauge_pairs(catalog: model.Catalog, source: str, target: str) -> Mapping[str, str]:
     """For each gauge of one edition or mode the one of another with the same suffix, else of the same kind of bytes."""
     gauges = [item for item in catalog.items_of_edition(target) if item.role is Role.GAUGE]
     pairs: dict[str, str] = {}

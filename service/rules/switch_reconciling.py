@@ -5,9 +5,10 @@ Required are the features that a workload has now, so that one that waits for so
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 
@@ -47,9 +48,11 @@ class Outcome(msgspec.Struct, frozen=True):
         return tuple(name for name in self.kind.held if name not in self.after)
 
 
-class Sides(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Sides:
     """The customer before and after: editions by application, all enabled items, and which edition gives way to which.
 
+    Compared by identity, so that what becomes of a kind can be remembered with it at no cost; ``sides`` makes them.
     ``pairs`` maps held items to what is held instead, where that needs no decision (mode to mode); else it is empty.
     """
 
@@ -62,8 +65,38 @@ class Sides(NamedTuple):
     pairs: Mapping[str, str]
 
 
+@functools.lru_cache(maxsize=assignment.CACHE_SIZE_MAX)
+def sides(
+    catalog: model.Catalog,
+    application: str,
+    target: str,
+    before: frozenset[str],
+    after: frozenset[str],
+    pairs: tuple[tuple[str, str], ...] = (),
+) -> Sides:
+    """The two sides of a switch, from all items that are enabled before and after it; the same ones for the same.
+
+    Answers are remembered, as the customers of a mass switch have much the same items.
+    """
+    editions = assignment.edition_of(catalog, before)
+    return Sides(
+        source=editions[application],
+        target=target,
+        editions_before=editions,
+        editions_after={**editions, application: target},
+        enabled_before=before,
+        enabled_after=after,
+        pairs=dict(pairs),
+    )
+
+
 def reconcile(catalog: model.Catalog, sides: Sides, kind: Kind, count: int) -> Outcome:
     """What becomes of a kind: what it gives up, what it gets, and what it misses."""
+    return msgspec.structs.replace(_reconcile(catalog, sides, kind), count=count)
+
+
+@functools.lru_cache(maxsize=assignment.CACHE_SIZE_MAX)
+def _reconcile(catalog: model.Catalog, sides: Sides, kind: Kind) -> Outcome:
     wished = _decide(catalog, sides, kind, kind.features)
     had = features_had(catalog, sides, kind)
     after = _former(catalog, sides, kind, wished) or _paired(catalog, sides, kind)
@@ -77,7 +110,7 @@ def reconcile(catalog: model.Catalog, sides: Sides, kind: Kind, count: int) -> O
     covered = _covered(catalog, after, sides.editions_after, sides.enabled_after, kind)
     return Outcome(
         kind=kind,
-        count=count,
+        count=1,
         after=after,
         uncovered=wished.uncovered_features,
         lost=tuple(sorted(had - covered)),

@@ -81,6 +81,8 @@ def share_out(catalog: model.Catalog, levels: Sequence[Level], outcomes: Sequenc
     for all that come after.
     """
     room = _Room(levels, {name for outcome in outcomes for name in outcome.taken})
+    if room.unlimited:
+        return [(Share(outcome.count, outcome.after),) for outcome in outcomes]
     return [_shares(catalog, room, outcome) for outcome in outcomes]
 
 
@@ -94,6 +96,11 @@ class _Room:
             left = [limit - each.used for each in accounts if (limit := _limit(each.quota)) is not None]
             if left:
                 self._left[name] = max(0, min(left))
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether no quota can refuse anything."""
+        return not self._left
 
     def take(self, names: Iterable[str], count: int) -> tuple[int, tuple[str, ...]]:
         """For how many of ``count`` there is room for one unit of each; they take it. And the items that lacked."""

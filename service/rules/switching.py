@@ -6,6 +6,7 @@ the same situation gives the same plan with the same hash, whatever the order of
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,12 +14,20 @@ from typing import NamedTuple
 
 from service.catalog import model
 from service.catalog.model import WHOLE_ROLES
-from service.rules import assignment, switch_drift, switch_mapping, switch_room, switch_undo, switch_warnings
+from service.rules import (
+    assignment,
+    switch_drift,
+    switch_mapping,
+    switch_reconciling,
+    switch_room,
+    switch_undo,
+    switch_warnings,
+)
 from service.rules.quotas import Quota
 from service.rules.switch_drift import Basis, Drift
 from service.rules.switch_mapping import Direction, Provision, Source
 from service.rules.switch_plan import Counts, Options, Plan, PlanItem, Refusal, Side, Situation, Usage
-from service.rules.switch_reconciling import Outcome, Sides, reconcile
+from service.rules.switch_reconciling import Outcome, Sides
 from service.rules.switch_room import Account, Level, Share
 from service.rules.switch_undo import Kept
 
@@ -82,7 +91,12 @@ def keep(made: Plan) -> Kept:
 
 def source_edition(catalog: model.Catalog, situation: Situation) -> str | None:
     """The customer's edition or billing mode of the application; None where it has none yet."""
-    return assignment.edition_of(catalog, situation.items.keys()).get(situation.application)
+    return _editions(catalog, frozenset(situation.items)).get(situation.application)
+
+
+@functools.lru_cache(maxsize=switch_mapping.CACHE_SIZE_MAX)
+def _editions(catalog: model.Catalog, enabled: frozenset[str]) -> Mapping[str, str]:
+    return assignment.edition_of(catalog, enabled)
 
 
 def _provisioned(
@@ -99,7 +113,9 @@ def _provisioned(
     if way is Direction.NOTHING:
         outcomes = tuple(Outcome(kind, count, kind.held) for kind, count in situation.tally.entries())
     else:
-        outcomes = tuple(reconcile(catalog, sides, kind, count) for kind, count in situation.tally.entries())
+        outcomes = tuple(
+            switch_reconciling.reconcile(catalog, sides, kind, count) for kind, count in situation.tally.entries()
+        )
     units = switch_room.net_units(outcomes)
     own = _own_level(situation, provision, units)
     shares = tuple(switch_room.share_out(catalog, (own, *situation.above), outcomes))
@@ -164,7 +180,9 @@ def _served(catalog: model.Catalog, situation: Situation, source: str) -> dict[s
     served: dict[str, set[str]] = {}
     for kind in situation.tally:
         whole = (item for name in kind.held if (item := catalog.item(name)).role in WHOLE_ROLES)
-        served.setdefault(kind.facts.type, set()).update(item.name for item in whole if item.edition == source)
+        for item in whole:
+            if item.edition == source:
+                served.setdefault(kind.facts.type, set()).add(item.name)
     return dict(served)
 
 
@@ -172,16 +190,8 @@ def _sides(
     catalog: model.Catalog, situation: Situation, target: str, provision: Provision, pairs: Mapping[str, str]
 ) -> Sides:
     before = frozenset(situation.items)
-    editions = assignment.edition_of(catalog, before)
-    return Sides(
-        source=editions[situation.application],
-        target=target,
-        editions_before=editions,
-        editions_after={**editions, situation.application: target},
-        enabled_before=before,
-        enabled_after=(before - frozenset(provision.disable)) | provision.enable.keys(),
-        pairs=pairs,
-    )
+    after = before.difference(provision.disable).union(provision.enable)
+    return switch_reconciling.sides(catalog, situation.application, target, before, after, tuple(pairs.items()))
 
 
 # --- room
@@ -312,23 +322,27 @@ def _counts(catalog: model.Catalog, outcomes: Iterable[Outcome], shares: Iterabl
 class _Change(NamedTuple):
     """Features by workload type that go away, and that come."""
 
-    lost: dict[str, tuple[str, ...]]
-    gained: dict[str, tuple[str, ...]]
+    lost: Mapping[str, tuple[str, ...]]
+    gained: Mapping[str, tuple[str, ...]]
 
 
 def _features(catalog: model.Catalog, situation: Situation, sides: Sides) -> _Change:
+    return _change(catalog, sides, frozenset(_served(catalog, situation, sides.source)))
+
+
+@functools.lru_cache(maxsize=switch_mapping.CACHE_SIZE_MAX)
+def _change(catalog: model.Catalog, sides: Sides, served: frozenset[str]) -> _Change:
     """What the enabled items carry for the types that the customer is licensed for, before and after."""
     _, before = assignment.available_features(catalog, sides.enabled_before)
     _, after = assignment.available_features(catalog, sides.enabled_after)
-    served = _served(catalog, situation, sides.source)
-    change = _Change({}, {})
+    lost, gained = {}, {}
     for name in catalog.workload_types:
-        own = any(item.name in situation.items for item in catalog.holdable(sides.source, name))
-        if own or served.get(name):
+        own = (item.name in sides.enabled_before for item in catalog.holdable(sides.source, name))
+        if name in served or any(own):
             was, will = set(before.get(name, ())), set(after.get(name, ()))
-            change.lost[name] = tuple(sorted(was - will))
-            change.gained[name] = tuple(sorted(will - was))
-    return _Change(*({name: features for name, features in side.items() if features} for side in change))
+            lost[name] = tuple(sorted(was - will))
+            gained[name] = tuple(sorted(will - was))
+    return _Change(*({name: each for name, each in change.items() if each} for change in (lost, gained)))
 
 
 def _basis(situation: Situation, sides: Sides, provision: Provision, outcomes: Iterable[Outcome]) -> Basis:

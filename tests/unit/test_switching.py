@@ -209,7 +209,7 @@ def test_a_mode_gives_each_type_one_item_with_the_quota_of_its_base(mode: str, e
 
     for workload_type, ending in BASES.items():
         chosen = [item for item in BUILT_IN.holdable(edition, workload_type) if item.name in given]
-        # With every pack enabled, the highest sub-edition covers the most; but for machines, no pack adds anything to it.
+        # With every pack enabled, the highest sub-edition covers the most for machines; for others, all are alike.
         highest = -1 if ending in MACHINES else 0
         assert chosen == [BUILT_IN.holdable(edition, workload_type)[highest]]
         assert given[chosen[0].name] == customer.items[f"{PREFIXES[mode]}base_{ending}"]
