@@ -141,3 +141,10 @@ def test_a_pack_that_nobody_needs_any_more_does_not_come_back() -> None:
         needing: ("pw_base_workstations", "pw_pack_adv_security"),
         content: ("pw_base_workstations",),
     }
+
+
+def test_a_former_item_that_does_not_come_back_is_not_taken_up() -> None:
+    kept = switched({"pw_workstations": FIVE}, "pck_per_workload")
+    stale = protected("pw_base_workstations", "pw_p_adv_workstations", "backup.image")
+
+    assert undo(kept, dict(kept.done), stale).plan.outcomes[0].after == ("pw_workstations",)
