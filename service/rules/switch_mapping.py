@@ -218,13 +218,12 @@ def best_cover(catalog: model.Catalog, source: Source, target: str, workload_typ
 
 
 def functionality(catalog: model.Catalog, source: Source, workload_type: str) -> frozenset[str]:
-    """The features that a mode's enabled items give to workloads of a type: base, packs, what covers without a unit."""
+    """The features that a mode's enabled items give to workloads of a type: its base and its packs."""
     enabled = source.quotas.keys()
     names = set(_bases(catalog, source, workload_type))
     for base in tuple(names):
         packs = (pack.name for pack in catalog.packs_for(base) if pack.name in enabled)
         names.update(name for name in packs if enabled >= set(catalog.requirements(name)))
-    names.update(item.name for item in catalog.covers(source.edition, workload_type) if item.name in enabled)
     carried = frozenset().union(*(catalog.item(name).features for name in names))
     return catalog.applicable(carried, workload_type)
 

@@ -77,8 +77,8 @@ def share_out(catalog: model.Catalog, levels: Sequence[Level], outcomes: Sequenc
     """For each outcome who gets what where there is not room for all, in the order of the outcomes.
 
     Two steps as in every assignment (docs/domain.md 6, rule 5): who is refused the edition or base item is left without
-    one and without packs, who is refused a pack gets none of the new ones. What kinds give back to an item makes room
-    for all that come after.
+    one and without packs, who is refused a pack gets none of the new ones. Workloads
+    take nothing that others give back: the two sides have no item in common.
     """
     room = _Room(levels, {name for outcome in outcomes for name in outcome.taken})
     if room.unlimited:
@@ -107,16 +107,10 @@ class _Room:
         taken = list(names)
         granted = min([count, *(self._left[name] for name in taken if name in self._left)])
         lacking = tuple(name for name in taken if granted < count and self._left.get(name, count) == granted)
-        self._change(taken, -granted)
-        return granted, lacking
-
-    def give_back(self, names: Iterable[str], count: int) -> None:
-        self._change(names, count)
-
-    def _change(self, names: Iterable[str], difference: int) -> None:
-        for name in names:
+        for name in taken:
             if name in self._left:
-                self._left[name] += difference
+                self._left[name] -= granted
+        return granted, lacking
 
 
 def _shares(catalog: model.Catalog, room: _Room, outcome: Outcome) -> tuple[Share, ...]:
@@ -124,7 +118,6 @@ def _shares(catalog: model.Catalog, room: _Room, outcome: Outcome) -> tuple[Shar
     packs = [name for name in outcome.taken if name not in whole]
     based, lacking_base = room.take(whole, outcome.count)
     full, lacking_pack = room.take(packs, based)
-    room.give_back(outcome.released, outcome.count)
     kept = tuple(name for name in outcome.kind.held if name in outcome.after)
     shares = (
         Share(full, outcome.after),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
+import msgspec
 import pytest
 
+from schemas import switches
+from schemas.base import DENIAL_CODES, Denial
+from schemas.base import Quota as Quantities
 from service import catalog
 from service.catalog.model import Role
 from service.rules import switch_drift, switch_plan, switching
@@ -528,6 +532,31 @@ def test_the_preview_has_the_fields_of_the_contract() -> None:
     assert {"offering_item", "side", "used_before", "used_after", "quota_before", "quota_after"} <= shown["items"][
         0
     ].keys()
+
+
+def test_warnings_denials_items_and_drift_fit_the_events_that_carry_them() -> None:
+    nas = Customer(pw_base_nas=Quota(1, 0), pw_base_vms=Quota(1, 0), pw_pack_adv_security=1, pw_pack_adv_dlp=1).add(
+        2, ("pw_base_vms", "pw_pack_adv_dlp"), "dlp.data_loss_prevention", of="vm"
+    )
+    nas.add(1, "pw_base_nas", "backup.files", of="nas")
+    plan = nas.switch("per_workload", parent_id="msp", parent_enabled=frozenset())
+    shown = switch_plan.shown(plan, "acme")
+    drift = switch_drift.drift(plan.basis, Customer(pw_base_nas=3).switch("per_workload").basis)
+
+    assert {each.code for each in plan.refusals} == {
+        "offering_item_not_enabled",
+        "unknown_workload_type",
+        "quota_exceeded",
+    }
+    assert [Denial.model_validate(each).message for each in shown["denials"]] == [
+        each.message for each in plan.refusals
+    ]
+    assert {each.code for each in plan.refusals} <= set(DENIAL_CODES)
+    assert [each["code"] for each in shown["warnings"]] == [
+        code for code in switches.WARNING_CODES if code != "AllDevicesWithBackupsPreserved"
+    ]
+    assert len([switches.Drift.model_validate(msgspec.to_builtins(each)) for each in drift]) == len(drift) > 0
+    assert {Quantities.model_validate(item["quota_after"]).value for item in shown["items"]} == {None, 1}
 
 
 # --- drift
