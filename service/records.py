@@ -326,6 +326,19 @@ def applied_count_key(tenant: str, plan: str) -> RecordKey:
 _APPLIED = f"{SILENT_PREFIX}plan/"  # no offering item has a slash in its name
 
 
+ASIDE_PREFIX = f"{SILENT_PREFIX}aside/"
+
+
+def aside_item(name: str) -> str:
+    """The silent item that counts what a running switch has set aside of an item for a tenant's workloads."""
+    return f"{ASIDE_PREFIX}{name}"
+
+
+def set_aside(item: str) -> str | None:
+    """The item of which such a silent item counts units; None for every other item."""
+    return item.removeprefix(ASIDE_PREFIX) if item.startswith(ASIDE_PREFIX) else None
+
+
 def applied_count_item(plan: str) -> str:
     """The account's item."""
     return _APPLIED + plan

@@ -75,8 +75,9 @@ def facts(
     that is given again brings the ``revision`` that it had; every other one gets a new one.
     """
     # First what is no part of the id, then what is: so that the id can be made of everything behind the fourth line.
+    moment = f"{time_ms}" if revision is None else f"{time_ms} {revision}"
     head = (
-        f"{time_ms if revision is None else f'{time_ms} {revision}'}\n{cause}\n{traceparent or ''}\n{'=' if by_content else ''}\n"
+        f"{moment}\n{cause}\n{traceparent or ''}\n{'=' if by_content else ''}\n"
         f"{type_}\n{tenant or ''}\n{subject}\n{identity}\n"
     )
     if head.count("\n") != _LINES_BEFORE_DATA:

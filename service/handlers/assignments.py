@@ -20,7 +20,7 @@ from service.handlers.outlines import Case, Way
 from service.ledger.transaction import Emission, Place, RecordKey, Take, Timer, Wait
 from service.records import Workload
 from service.rules import assignment as rules
-from service.rules.facets import REMEMBERED_SECONDS, time_us
+from service.rules.facets import REMEMBERED_SECONDS
 
 GAUGES = ("storage_bytes", "local_storage_bytes")
 

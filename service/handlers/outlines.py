@@ -28,8 +28,8 @@ Denials = tuple[Mapping[str, Any], ...]  # as others see them
 class Case(NamedTuple):
     """Where a workload stands: all that its outline depends on, besides the placement of its tenant.
 
-    ``shown_type`` is what to call a workload that has no type any more. ``aside`` are units that are set aside for it, of
-    its tenant ``member``. In an ``abundant`` case no quota has refused
+    ``shown_type`` is what to call a workload that has no type any more. ``aside`` are units that are set aside for it;
+    ``member`` is its tenant then. In an ``abundant`` case no quota has refused
     anything lately, so the best way alone is worked out.
     """
 

@@ -8,30 +8,25 @@ takes units like everybody else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from service import records
 from service.catalog import Catalog
 from service.handlers import switch_situations
 from service.handlers.draft import Draft, Placement
-from service.ledger.transaction import SILENT_PREFIX, Take
+from service.ledger.transaction import Take
 from service.records import Switching, Workload
 from service.rules import switch_mapping, switch_reconciling
 from service.rules.switch_mapping import Direction
 from service.rules.switch_reconciling import Sides
 from service.rules.tally import Kind
 
-PREFIX = f"{SILENT_PREFIX}aside/"
-
-
-def item_of(name: str) -> str:
-    """The silent item that counts what is set aside of an item."""
-    return f"{PREFIX}{name}"
-
 
 def counting(member: str, name: str, units: int) -> Take:
     """So many more units of an item are set aside for the workloads of a tenant."""
-    return Take((member,), item_of(name), units, fact=True)
+    return Take((member,), records.aside_item(name), units, fact=True)
 
 
 def claim(
@@ -60,7 +55,7 @@ def is_of(catalog: Catalog, switching: Switching, workload: Workload) -> bool:
 def sides_of(catalog: Catalog, switching: Switching, enabled: frozenset[str]) -> Sides:
     """The two sides of a running switch."""
     way = switch_mapping.direction(catalog, switching.application, switching.source, switching.target)
-    pairs = {}
+    pairs: Mapping[str, str] = {}
     if way is Direction.MODE_TO_MODE:
         pairs = switch_mapping.counterparts(catalog, switching.source, switching.target)
     before = frozenset(switching.before)

@@ -1,4 +1,4 @@
-"""How a switch ends, or is shown: announced, and remembered by its id, by its job, and for as long as it can be undone."""
+"""How a switch ends or is shown: announced, and remembered by its id, by its job, and while it can be undone."""
 
 from __future__ import annotations
 

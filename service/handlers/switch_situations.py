@@ -14,10 +14,9 @@ from service.handlers.work import path_keys
 from service.ledger.transaction import Account, RecordKey
 from service.records import Items, Plan, Population, Workload
 from service.rules import assignment as rules
-from service.rules import tally
+from service.rules import switch_plan, tally
 from service.rules import tenants as tenant_rules
 from service.rules.quotas import Quota
-from service.rules import switch_plan
 from service.rules.switch_plan import Situation, Usage
 from service.rules.switch_reconciling import Outcome
 from service.rules.tally import Kind, Tally

@@ -24,6 +24,7 @@ from service.rules import switching
 from service.rules.switch_drift import Drift
 from service.rules.switch_mapping import Direction
 from service.rules.switch_plan import Plan, Refusal
+from service.rules.tally import Tally
 
 
 def needs(view: View, work: Work) -> Iterable[RecordKey]:
@@ -162,9 +163,18 @@ class _Request:
         record = switch_endings.remembered(draft, self.data, switch_answers.DONE, switch_answers.COMPLETED, plan)
         switch_endings.conclude(draft, step, tenant, record, content)
         if self.data.mode == "best_effort":
-            switch_starts.start(draft, tenant, self.data, plan, {}, aside=False)
+            self._start(plan)
         elif plan.units:
             switch_endings.reject(draft, draft.step(), tenant, self.data, plan, (), (), denials_of=(0,))
+
+    def _start(self, plan: Plan) -> None:
+        """There is not room for everybody: a job moves one after the other, and each takes what it can get."""
+        members = (self.tenant, *self.draft.view.read(records.units_key(self.tenant)).value)
+        record = switch_endings.remembered(self.draft, self.data, switch_answers.RUNNING, switch_answers.STARTED, plan)
+        record = switch_starts.running(plan, record)
+        tallies = {member: Tally() for member in members}
+        step = self.draft.step()
+        switch_starts.start(self.draft, step, self.tenant, self.ask, plan, tallies, record, aside=False)
 
 
 class _Undo:
