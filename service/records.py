@@ -16,6 +16,7 @@ import msgspec
 from service import workload
 from service.ledger.base import Ledger
 from service.ledger.transaction import SILENT_PREFIX, Account, IndexKey, Record, RecordKey
+from service.rules import switch_drift, switch_undo
 from service.rules.facets import Stamp
 from service.rules.tenants import ROOT
 from service.workload import Link as Link  # they belong to the records, and have a module of their own
@@ -23,6 +24,7 @@ from service.workload import Workload as Workload
 
 CACHED_RECORDS_MAX = 200_000  # tenants and plans kept in the process
 PATH_KEYS_MAX = 20  # no tree is deeper
+POPULATION_MAX = 200  # workloads of a tenant that are read at once
 KEYS_CACHED = 65_536  # of one kind: those of tenants and plans come again with every event
 
 
@@ -77,19 +79,45 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
         return 0 if self.value is None else self.version
 
 
+class Switching(msgspec.Struct, frozen=True, array_like=True):
+    """A switch that is under way: the customer is on ``target`` already, and its workloads are moved one by one.
+
+    Units are set aside for the workloads whose records are not newer than ``version`` and hold items of ``source``.
+    While it is ``preparing``, nothing has changed yet.
+    """
+
+    switch_id: str
+    application: str
+    source: str
+    target: str
+    before: tuple[str, ...]  # all enabled items before it
+    version: int = 0
+    preparing: bool = False
+    undoing: bool = False  # it leads the switch of that id back
+    aside: bool = True  # False: nothing is set aside, each workload takes what it can get
+
+
 class Items:
-    """The offering items of a tenant by name: those that are enabled, and those that have a hard quota."""
+    """The offering items of a tenant by name: those that are enabled, and those that have a hard quota.
 
-    __slots__ = ("enabled", "limited", "states")
+    ``switching`` is the switch under way, if there is one: it is read wherever the items are.
+    """
 
-    def __init__(self, states: Mapping[str, ItemState]) -> None:
+    __slots__ = ("enabled", "limited", "states", "switching")
+
+    def __init__(self, states: Mapping[str, ItemState], switching: Switching | None = None) -> None:
         self.states = states
+        self.switching = switching
         self.enabled = frozenset(name for name, state in states.items() if state.status)
         self.limited = frozenset(name for name, state in states.items() if state.overage is not None)
 
     def changed(self, changes: Mapping[str, ItemState]) -> Items:
         """The same with some items in another state."""
-        return Items({**self.states, **changes})
+        return Items({**self.states, **changes}, self.switching)
+
+    def switched(self, switching: Switching | None) -> Items:
+        """The same with another switch under way, or with none."""
+        return Items(self.states, switching)
 
 
 NO_ITEMS = Items({})
@@ -146,6 +174,41 @@ class ApiClient(msgspec.Struct, frozen=True, omit_defaults=True):
     created_ms: int
     created_by: str = ""
     data: dict[str, Any] = {}
+
+
+class Switch(msgspec.Struct, frozen=True, array_like=True):
+    """A switch as it is remembered: what was asked for, where it stands, and what it takes to undo it.
+
+    ``asked`` is a digest of the request: the same id with another one is another switch. ``answer`` is the data of its
+    last announcement (JSON), the ``number``-th of the step that has written this record; ``denied`` says that the
+    ledger keeps the refusals that belong to it (``switch_waiting``).
+    """
+
+    asked: str
+    state: str  # preparing, running, completed, rejected, undone
+    type: str
+    answer: str
+    number: int
+    time_ms: int
+    cause: str
+    traceparent: str | None
+    denied: bool = False
+    job_id: str | None = None
+    kept: switch_undo.Kept | None = None
+    started_ms: int = 0
+
+
+class SwitchTask(msgspec.Struct, frozen=True, array_like=True):
+    """What became of one tenant in a job: the switch, and where it stands."""
+
+    switch_id: str
+    state: str
+
+
+class Population(NamedTuple):
+    """All workloads of a tenant, by id."""
+
+    entries: Mapping[str, Versioned]
 
 
 class Backlog(msgspec.Struct, frozen=True, array_like=True):
@@ -236,6 +299,30 @@ def answer_key(caller: str, question: str) -> RecordKey:
     return RecordKey("answer", caller, question)
 
 
+def switch_key(tenant: str, switch_id: str) -> RecordKey:
+    return RecordKey("switch", tenant, switch_id)
+
+
+def switch_place_key(switch_id: str) -> RecordKey:
+    """Whose switch it is; in the tenant's shard."""
+    return RecordKey("switchplace", "", switch_id)
+
+
+def switch_task_key(job_id: str, tenant: str) -> RecordKey:
+    """What became of a tenant in a job of switches; in the tenant's shard."""
+    return RecordKey("switchtask", job_id, tenant)
+
+
+def switch_waiting(switch_id: str) -> str:
+    """Under which name the ledger keeps why a switch was refused; no workload has such an id."""
+    return f"switch/{switch_id}"
+
+
+def preview_key(tenant: str, plan_hash: str) -> RecordKey:
+    """What a plan that was shown was made from, so that drift can be told."""
+    return RecordKey("preview", tenant, plan_hash)
+
+
 def job_key(job: str) -> RecordKey:
     return RecordKey("job", "", job)
 
@@ -245,12 +332,17 @@ def children_index(tenant: str) -> IndexKey:
     return IndexKey("children", tenant, "")
 
 
+def disturbed_index(tenant: str) -> IndexKey:
+    """The workloads of a customer (``tenant/workload``) that have changed since a switch began to count them."""
+    return IndexKey("disturbed", tenant, "")
+
+
 def deleted_children_index(tenant: str) -> IndexKey:
     """The deleted tenants directly below: what they still use, late reports of bytes for example, is counted above."""
     return IndexKey("deleted", tenant, "")
 
 
-# Three things that are read like records, though the ledger keeps them itself; nothing can be expected of them.
+# Some things that are read like records, though the ledger keeps them itself; nothing can be expected of them.
 
 
 def waiting_key(tenant: str, who: str) -> RecordKey:
@@ -263,6 +355,16 @@ def accounts_key(tenant: str) -> RecordKey:
     return RecordKey("?accounts", tenant, "")
 
 
+def population_key(tenant: str) -> RecordKey:
+    """All workloads of a tenant, as a ``Population``; None where they are too many to be read at once."""
+    return RecordKey("?population", tenant, "")
+
+
+def units_key(tenant: str) -> RecordKey:
+    """The tenants right below."""
+    return RecordKey("?units", tenant, "")
+
+
 def applied_count_key(tenant: str, plan: str) -> RecordKey:
     """To how many workloads a plan is applied."""
     return RecordKey("?applied", tenant, plan)
@@ -271,6 +373,19 @@ def applied_count_key(tenant: str, plan: str) -> RecordKey:
 # A tenant counts in a silent account of its own, for each plan, to how many of its workloads it is applied.
 
 _APPLIED = f"{SILENT_PREFIX}plan/"  # no offering item has a slash in its name
+
+
+ASIDE_PREFIX = f"{SILENT_PREFIX}aside/"
+
+
+def aside_item(name: str) -> str:
+    """The silent item that counts what a running switch has set aside of an item for a tenant's workloads."""
+    return f"{ASIDE_PREFIX}{name}"
+
+
+def set_aside(item: str) -> str | None:
+    """The item of which such a silent item counts units; None for every other item."""
+    return item.removeprefix(ASIDE_PREFIX) if item.startswith(ASIDE_PREFIX) else None
 
 
 def applied_count_item(plan: str) -> str:
@@ -287,18 +402,27 @@ def counted_plan(item: str) -> str | None:
 
 _encode = msgspec.msgpack.Encoder().encode
 _tenant = msgspec.msgpack.Decoder(Tenant).decode
-_item_states = msgspec.msgpack.Decoder(dict[str, ItemState]).decode
+_switch = msgspec.msgpack.Decoder(Switch).decode
+_switch_task = msgspec.msgpack.Decoder(SwitchTask).decode
+_basis = msgspec.msgpack.Decoder(switch_drift.Basis).decode
 _plan = msgspec.msgpack.Decoder(Plan).decode
 _reservation = msgspec.msgpack.Decoder(Reservation).decode
 _backlog = msgspec.msgpack.Decoder(Backlog).decode
 _identifier = msgspec.msgpack.Decoder(Identifier).decode
 
 
+class _StoredItems(msgspec.Struct, array_like=True, omit_defaults=True):
+    states: Mapping[str, ItemState]
+    switching: Switching | None = None
+
+
 def encode(value: Any) -> bytes:
     """A record's bytes."""
     if type(value) is Workload:
         return workload.encode(value)
-    return _encode(value.states if isinstance(value, Items) else value)
+    if type(value) is Items:
+        return _encode(_StoredItems(value.states, value.switching))
+    return _encode(value)
 
 
 def decode(key: RecordKey, payload: bytes) -> Any:
@@ -309,8 +433,11 @@ def decode(key: RecordKey, payload: bytes) -> Any:
 
 
 def _items(payload: bytes) -> Items:
-    return Items(_item_states(payload))
+    stored = _stored_items(payload)
+    return Items(stored.states, stored.switching)
 
+
+_stored_items = msgspec.msgpack.Decoder(_StoredItems).decode
 
 _TENANT_DECODERS: dict[str, Callable[[bytes], Any]] = {
     "tenant": _tenant,
@@ -323,6 +450,10 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "plan": _plan,
     "reservation": _reservation,
     "name": _identifier,
+    "switch": _switch,
+    "switchplace": _identifier,
+    "switchtask": _switch_task,
+    "preview": _basis,
     "job": bytes,
     "client": msgspec.msgpack.Decoder(ApiClient).decode,
     "secret": bytes,
@@ -386,6 +517,15 @@ class Cache:
             self._entries.pop(key, None)
 
 
+_READ_TOGETHER = ("?population", "?units")
+
+
+def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[int, list[str]]:
+    """The tenants of the keys of one kind, by shard."""
+    named = {shard: [key.tenant for key in keys if key.kind == kind] for shard, keys in wanted.items()}
+    return {shard: tenants for shard, tenants in named.items() if tenants}
+
+
 class Loader:
     """Reads records in bulk, one round trip for all shards, through the cache."""
 
@@ -414,9 +554,30 @@ class Loader:
         found = {key: self._decoded(key, record) for key, record in records.items()}
         for shard, keys in wanted.items():
             for key in keys:
-                if key.kind[0] == "?":
+                if key.kind[0] == "?" and key.kind not in _READ_TOGETHER:
                     found[key] = await self._kept_by_the_ledger(shard, key)
-        return found
+        return found | await self._read_populations(wanted) | await self._read_units(wanted)
+
+    async def _read_populations(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
+        tenants = _tenants_of(wanted, "?population")
+        if not tenants:
+            return {}
+        whole = await self._ledger.whole("workload", tenants, POPULATION_MAX)
+        return {population_key(tenant): self._population(tenant, entries) for tenant, entries in whole.items()}
+
+    def _population(self, tenant: str, entries: Mapping[str, Record] | None) -> Versioned:
+        if entries is None:
+            return ABSENT
+        decoded = {name: self._decoded(workload_key(tenant, name), record) for name, record in entries.items()}
+        return Versioned(0, Population(decoded))
+
+    async def _read_units(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
+        tenants = _tenants_of(wanted, "?units")
+        if not tenants:
+            return {}
+        indexes = {shard: [children_index(tenant) for tenant in some] for shard, some in tenants.items()}
+        found = await self._ledger.members_together(indexes)
+        return {units_key(index.tenant): Versioned(0, tuple(members)) for index, members in found.items()}
 
     async def _kept_by_the_ledger(self, shard: int, key: RecordKey) -> Versioned:
         if key.kind == "?waiting":

@@ -36,7 +36,8 @@ class Workload(msgspec.Struct, frozen=True, gc=False):
 
     ``holding`` says of each item when it was acquired (Unix milliseconds); a workload holds one unit of it. ``gauges``
     are the bytes reported, by gauge; ``counted`` where they are counted, by item. ``announced`` numbers the changes
-    that have been announced of it. News of plans and usage from before ``removed_at_us`` count for nothing.
+    that have been announced of it. News of plans and usage from before ``removed_at_us`` count for nothing. ``former``
+    is what it held before the latest switch, behind a digest of that switch's id; empty where it was not switched.
     """
 
     type: str | None = None
@@ -54,6 +55,7 @@ class Workload(msgspec.Struct, frozen=True, gc=False):
     usage_stamp: Stamp | None = None
     removed_at_us: int = -1
     name: str | None = None
+    former: tuple[str, ...] = ()
 
 
 class _Stored(msgspec.Struct, array_like=True, tag_field="format", tag=FORMAT, gc=False):
@@ -72,6 +74,7 @@ class _Stored(msgspec.Struct, array_like=True, tag_field="format", tag=FORMAT, g
     name: str | None
     links: dict[Any, Link] = {}  # by plan, where it is not just applied
     removed_at_us: int = -1
+    former: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -114,7 +117,9 @@ def encode(workload: Workload) -> bytes:
         workload.announced,
         workload.name,
     ]
-    if links or workload.removed_at_us != -1:
+    if workload.former:
+        row += (links, workload.removed_at_us, _shorten((workload.former,)))
+    elif links or workload.removed_at_us != -1:
         row += (links, workload.removed_at_us)
     return _encode(row)
 
@@ -147,6 +152,7 @@ def decode(payload: bytes) -> Workload:
         stored.usage_stamp,
         stored.removed_at_us,
         stored.name,
+        _lengthen(stored.former)[0] if stored.former else (),
     )
 
 

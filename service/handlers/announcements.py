@@ -66,15 +66,18 @@ def facts(
     traceparent: str | None,
     data: Mapping[str, Any] | str,
     by_content: bool = True,
+    revision: int | None = None,
 ) -> str:
     """An announcement for the outbox; ``data`` may be JSON already.
 
     ``identity`` tells this announcement from every other one of the type and subject. With ``by_content`` the data is
-    part of the id too: two decisions that say different things never share one. No text has a line break.
+    part of the id too: two decisions that say different things never share one. No text has a line break. An answer
+    that is given again brings the ``revision`` that it had; every other one gets a new one.
     """
     # First what is no part of the id, then what is: so that the id can be made of everything behind the fourth line.
+    moment = f"{time_ms}" if revision is None else f"{time_ms} {revision}"
     head = (
-        f"{time_ms}\n{cause}\n{traceparent or ''}\n{'=' if by_content else ''}\n"
+        f"{moment}\n{cause}\n{traceparent or ''}\n{'=' if by_content else ''}\n"
         f"{type_}\n{tenant or ''}\n{subject}\n{identity}\n"
     )
     if head.count("\n") != _LINES_BEFORE_DATA:
@@ -97,7 +100,8 @@ def render(entry: outbox.Entry, catalog: Catalog) -> Message:
 
 
 def _render_facts(entry: outbox.Facts) -> Message:
-    time_ms, cause, traceparent, by_content, content = entry.facts.split("\n", 4)
+    moment, cause, traceparent, by_content, content = entry.facts.split("\n", 4)
+    time_ms, _, revision = moment.partition(" ")
     if entry.denials:
         content = _with_denials(content, entry.denials)
     type_, tenant, subject, _, data = content.split("\n", 4)
@@ -109,7 +113,7 @@ def _render_facts(entry: outbox.Facts) -> Message:
         subject=subject,
         time_ms=int(time_ms),
         cause_id=cause or None,
-        revision=None if type_ == MESSAGE_REJECTED else entry.revision,
+        revision=None if type_ == MESSAGE_REJECTED else int(revision or entry.revision),
         traceparent=traceparent or None,
         data_json=data.encode(),
     )
@@ -120,12 +124,23 @@ def _with_denials(content: str, denials: Sequence[Denial]) -> str:
     """The content of a refusal with what stood in its way; the caller's own reasons come first. A dead letter has it in
     its context."""
     head, _, line = content.rpartition("\n")
+    if not head.startswith(MESSAGE_REJECTED):
+        return f"{head}\n{add_denials(line, denials)}"
     data = msgspec.json.decode(line)
-    if head.startswith(MESSAGE_REJECTED):
-        data.setdefault("context", {})["denials"] = [obstacle(denial) for denial in denials]
-    else:
-        data["denials"] = [*data.get("denials", ()), *(quota_denial(denial) for denial in denials)]
+    data.setdefault("context", {})["denials"] = [obstacle(denial) for denial in denials]
     return f"{head}\n{_json(data).decode()}"
+
+
+def add_denials(data: str, denials: Sequence[Denial]) -> str:
+    """The data of a refusal (JSON) with the limits that stood in its way, behind the caller's own reasons."""
+    content = msgspec.json.decode(data)
+    content["denials"] = [*content.get("denials", ()), *(quota_denial(denial) for denial in denials)]
+    return _json(content).decode()
+
+
+def encode(data: Mapping[str, Any]) -> str:
+    """Data as JSON."""
+    return _json(data).decode()
 
 
 def obstacle(denial: Denial) -> dict[str, Any]:

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service import records
-from service.handlers import announcements, outlines
+from service.handlers import announcements, outlines, switch_asides
 from service.handlers.draft import Draft, Placement, Step
+from service.handlers.features import features_of
 from service.handlers.outlines import Case, Way
 from service.ledger.transaction import Emission, Place, RecordKey, Take, Timer, Wait
 from service.records import Workload
 from service.rules import assignment as rules
-from service.rules.facets import REMEMBERED_SECONDS, time_us
+from service.rules.facets import REMEMBERED_SECONDS
 
 GAUGES = ("storage_bytes", "local_storage_bytes")
-UNIONS_MAX = 8192  # sets of plans whose features are remembered together
 
 
 class Released(NamedTuple):
@@ -53,6 +53,9 @@ def reassign(
     now = _forget_revoked(now, draft.now_ms)
     counted = _counted(draft, placement, now)
     case = _case(draft, placement, tenant, now, shown_type)
+    if placement.items.switching is not None:
+        aside, now = switch_asides.claim(draft, placement, tenant, workload_id, now)
+        case = case._replace(aside=aside, member=tenant)
     outline = outlines.outline(draft.catalog, placement, case)
     for way in outline.ways:
         step = draft.step()
@@ -99,24 +102,6 @@ def close_unwritten(draft: Draft, before: Workload) -> None:
     draft.close()
 
 
-def requested_features(draft: Draft, tenant: str, workload: Workload) -> tuple[frozenset[str], bool]:
-    """The features that the enabled plans on a workload request, and whether there is such a plan at all."""
-    requested = []
-    for plan_id, link in workload.links.items():
-        if not link.applied:
-            continue
-        plan = draft.plan(tenant, plan_id)
-        if plan is None or plan.deleted or not plan.enabled or time_us(link.stamp) < plan.deleted_at_us:
-            continue
-        requested.append(plan.features)
-    return _union(tuple(requested)), bool(requested)
-
-
-@functools.lru_cache(maxsize=UNIONS_MAX)
-def _union(features: tuple[tuple[str, ...], ...]) -> frozenset[str]:
-    return frozenset().union(*features)
-
-
 def _placement(draft: Draft, tenant: str) -> Placement:
     placement = draft.placement(tenant)
     if placement is None:
@@ -129,7 +114,7 @@ def _case(draft: Draft, placement: Placement, tenant: str, now: Workload, shown_
     held = tuple(now.holding)
     if now.type is None:
         return Case(held, now.uncovered, shown_type)
-    features, protected = requested_features(draft, tenant, now)
+    features, protected = features_of(now, functools.partial(draft.plan, tenant))
     facts = rules.WorkloadFacts(now.type, now.os, now.os_family, now.virtual)
     abundant = draft.view.is_abundant(placement)
     return Case(held, now.uncovered, shown_type or now.type, facts, features, protected, abundant)
@@ -184,8 +169,7 @@ def _write(
     if way.changed is not None:
         announced += 1
         content = f'{{"workload_id":"{workload_id}",{way.changed},"reason":"{reason}"}}'
-        facts = _facts(draft, announcements.ASSIGNMENT_CHANGED, tenant, workload_id, announced, content)
-        step.emit.append(Emission(facts))
+        step.emit.append(changed(draft, tenant, workload_id, announced, content))
     if way.denied is not None and way.static is not None:
         # Not counted: whether it is announced at all, only the ledger knows, and looking twice must not show.
         step.wait = Wait(tenant, workload_id, way.static, way.places, way.denials_of)
@@ -203,6 +187,13 @@ def _write(
         counted=counted,
     )
     step.put.append((records.workload_key(tenant, workload_id), after))
+    if placement.items.switching is not None and placement.items.switching.preparing:
+        step.include(records.disturbed_index(placement.customer), f"{tenant}/{workload_id}")
+
+
+def changed(draft: Draft, tenant: str, workload_id: str, number: int, content: str) -> Emission:
+    """The announcement of what a workload holds now; ``number`` counts those of it, ``content`` is its data as JSON."""
+    return Emission(_facts(draft, announcements.ASSIGNMENT_CHANGED, tenant, workload_id, number, content))
 
 
 def _facts(draft: Draft, type_: str, tenant: str, workload_id: str, number: int, content: str) -> str:

@@ -15,13 +15,14 @@ import msgspec
 import structlog
 
 from service import records
-from service.handlers import clearing, plan_jobs, subtrees, timeouts, waiting_events, wakeups
+from service.handlers import clearing, plan_jobs, subtrees, switch_jobs, timeouts, waiting_events, wakeups
 from service.handlers.backlogs import EventJob
 from service.handlers.draft import Cause, Draft, View
 from service.handlers.moves import LookJob
 from service.handlers.offering_items import DisableJob, RevokeJob
 from service.handlers.plans import PlanJob
 from service.handlers.stepping import Running, Task
+from service.handlers.switch_starts import SwitchJob
 from service.handlers.tenants import ClearJob
 from service.ledger.errors import LedgerUnavailable
 from service.ledger.transaction import Record, Timer
@@ -40,9 +41,10 @@ RUNNERS: dict[type, Callable[[Running, Any], Awaitable[None]]] = {
     DisableJob: subtrees.run_disable,
     RevokeJob: subtrees.run_revoke,
     LookJob: subtrees.run_look,
+    SwitchJob: switch_jobs.run,
 }
 
-Job = EventJob | PlanJob | wakeups.WakeJob | ClearJob | DisableJob | RevokeJob | LookJob
+Job = EventJob | PlanJob | wakeups.WakeJob | ClearJob | DisableJob | RevokeJob | LookJob | SwitchJob
 
 log = structlog.get_logger(__name__)
 _decode = msgspec.msgpack.Decoder(Job).decode

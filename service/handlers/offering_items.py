@@ -17,7 +17,7 @@ from service.handlers import enablement, tenants
 from service.handlers.draft import Draft, View
 from service.handlers.moves import LookJob
 from service.handlers.stepping import Frame, put_job
-from service.handlers.work import RefusedError, Work, path_keys, placement_of
+from service.handlers.work import RefusedError, Work, path_keys, placement_of, refuse_while_switched
 from service.ledger.transaction import SILENT_PREFIX, Place, RecordKey
 from service.records import Items, ItemState
 from service.rules import assignment, facets, quotas
@@ -71,6 +71,7 @@ def set_items(view: View, work: Work) -> None:
 
 def _check_tenant(draft: Draft, work: Work, data: OfferingItemsSet) -> None:
     placement = placement_of(draft, work.tenant)
+    refuse_while_switched(placement)
     tenant = draft.tenant(work.tenant)
     if placement.kind == "unit" or (tenant is not None and tenant.deleted):
         reason = "a unit uses the items of its customer" if placement.kind == "unit" else "the tenant is deleted"

@@ -14,7 +14,7 @@ import msgspec
 
 from service.catalog import Catalog
 from service.catalog.model import WHOLE_ROLES, Role
-from service.handlers import announcements
+from service.handlers import announcements, switch_asides
 from service.handlers.draft import Placement
 from service.ledger.transaction import ANY_ITEM, Place, Take
 from service.rules import assignment as rules
@@ -28,7 +28,8 @@ Denials = tuple[Mapping[str, Any], ...]  # as others see them
 class Case(NamedTuple):
     """Where a workload stands: all that its outline depends on, besides the placement of its tenant.
 
-    ``shown_type`` is what to call a workload that has no type any more. In an ``abundant`` case no quota has refused
+    ``shown_type`` is what to call a workload that has no type any more. ``aside`` are units that are set aside for it;
+    ``member`` is its tenant then. In an ``abundant`` case no quota has refused
     anything lately, so the best way alone is worked out.
     """
 
@@ -39,6 +40,13 @@ class Case(NamedTuple):
     features: frozenset[str] = frozenset()
     protected: bool = False
     abundant: bool = False
+    aside: tuple[str, ...] = ()
+    member: str = ""
+
+    @property
+    def sure(self) -> tuple[str, ...]:
+        """The items that nothing can refuse it."""
+        return (*self.held, *self.aside)
 
 
 class Goal(NamedTuple):
@@ -71,7 +79,9 @@ class Way:
         held = dict.fromkeys(goal.holding, 1)
         self.takes = (
             *(Take(placement.path, item, -1) for item in released),
-            *(Take(placement.path, item, 1) for item in assigned),
+            *(Take(placement.path, item, 1) for item in assigned if item not in case.aside),
+            *(_claimed(placement, case, item, held) for item in case.aside),
+            *(switch_asides.counting(case.member, item, -1) for item in case.aside),
         )
         self.changed: str | None = None
         if assigned or released or goal.uncovered != case.uncovered:
@@ -85,6 +95,11 @@ class Way:
             self.denied = announcements.members(about | refusal | {"uncovered_features": goal.uncovered})
             self.static = reasons_text(goal.reasons)
             self.places = (*_waiting_places(placement), *goal.places)
+
+
+def _claimed(placement: Placement, case: Case, item: str, held: Mapping[str, int]) -> Take:
+    """A unit that was set aside is held now, or free again."""
+    return Take(placement.path, item, 0 if item in held and item not in case.held else -1, -1)
 
 
 class Outline(NamedTuple):
@@ -143,7 +158,7 @@ def _goals(catalog: Catalog, placement: Placement, case: Case) -> tuple[list[Goa
 
 def _is_certain(placement: Placement, case: Case, holding: Iterable[str]) -> bool:
     """Whether no quota on the path can refuse what is new; the decision expects that to stay so."""
-    return not any(item in placement.limited and item not in case.held for item in holding)
+    return not any(item in placement.limited and item not in case.sure for item in holding)
 
 
 def _all_goals(catalog: Catalog, placement: Placement, case: Case, candidates: Sequence[rules.Candidate]) -> list[Goal]:
@@ -155,16 +170,16 @@ def _all_goals(catalog: Catalog, placement: Placement, case: Case, candidates: S
         goals.append(Goal((*base, *packs), candidate.uncovered, reasons))
         if _is_certain(placement, case, goals[-1].holding):
             return goals
-        missing_packs = {item: 1 for item in packs if item not in case.held}
+        missing_packs = {item: 1 for item in packs if item not in case.sure}
         if missing_packs:
-            held_packs = (item for item in packs if item in case.held)
+            held_packs = (item for item in packs if item in case.sure)
             tried = (len(goals) - 1,)
             goals.append(Goal((*base, *held_packs), candidate.uncovered, reasons, missing_packs, tried))
         bases_refused.append(len(goals) - 1)
-        if all(item in case.held for item in base):
+        if all(item in case.sure for item in base):
             return goals  # nothing is asked for in the base step, so it cannot be refused
     first = candidates[0]
-    missing = {item: 1 for item in first.items if item not in case.held}
+    missing = {item: 1 for item in first.items if item not in case.sure}
     kept = _kept(catalog, placement, case, candidates)
     goals.append(Goal(kept, first.uncovered, _shown(first.denials), missing, tuple(bases_refused)))
     return goals
@@ -176,7 +191,7 @@ def _blocked(catalog: Catalog, placement: Placement, case: Case, candidates: Seq
     Who holds the second best waits too: once the tenant may acquire again, it is due the best.
     """
     first = candidates[0]
-    missing = {item: 1 for item in (*first.items, *first.packs) if item not in case.held}
+    missing = {item: 1 for item in (*first.items, *first.packs) if item not in case.sure}
     kept = _kept(catalog, placement, case, candidates)
     if not missing:
         return Goal(kept, first.uncovered, _shown(first.denials))
@@ -194,7 +209,7 @@ def disabled_denials(placement: Placement) -> list[dict[str, Any]]:
 def _kept(catalog: Catalog, placement: Placement, case: Case, candidates: Sequence[rules.Candidate]) -> tuple[str, ...]:
     """What stays where the base is refused: the old base, and the packs held that are still needed beside it."""
     needed = {item for candidate in candidates for item in (*candidate.items, *candidate.packs)}
-    held = [catalog.find_item(name) for name in case.held]
+    held = [catalog.find_item(name) for name in dict.fromkeys(case.sure)]
     enabled = [item for item in held if item is not None and item.name in placement.items.enabled]
     based = {item.edition for item in enabled if _is_base(catalog, placement, item.name)}
     return tuple(

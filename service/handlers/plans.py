@@ -21,6 +21,7 @@ from service.rules import facets
 
 WORKLOADS_INLINE_MAX = 64  # applied or revoked at once; more become a job
 WORKLOADS_PER_STEP = 200  # decided in one step of a job
+SWITCHED = "switched"  # why an event is delayed once more: its tenant is still being switched
 
 
 class PlanJob(msgspec.Struct, frozen=True, tag="plan"):
@@ -158,10 +159,16 @@ def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
 
 
 def _open(view: View, work: Work) -> Draft | None:
-    """The event's transaction, or None where it has to wait behind a job of its tenant."""
+    """The event's transaction, or None where it has to wait behind a job of its tenant, or for a switch to end: what is
+    set aside for workloads that have still to move follows from the plans as they were."""
     draft = work.draft(view)
     workloads.check_tenant(draft, work.tenant)
-    if _turn(work) is None and backlogs.read(draft, work.tenant, backlogs.PLANS).busy:
+    placement = draft.placement(work.tenant)
+    is_switched = placement is not None and placement.items.switching is not None
+    if _turn(work) is not None and is_switched:
+        work.result = Result("delayed", SWITCHED)
+        return None
+    if _turn(work) is None and (is_switched or backlogs.read(draft, work.tenant, backlogs.PLANS).busy):
         _wait(draft, work)
         return None
     return draft
@@ -185,9 +192,9 @@ def _link(view: View, work: Work, plan_id: str, workload_ids: Sequence[str], *, 
     if turn is not None:
         turn.reached = turn.done + len(part)
     elif not part or view.read(records.backlog_key(work.tenant, backlogs.PLANS)).value is not None:
-        draft = _open(view, work)
-        if draft is not None:
-            _wait(draft, work)
+        draft = work.draft(view)
+        workloads.check_tenant(draft, work.tenant)
+        _wait(draft, work)
         return
     for number, workload_id in enumerate(part, start=turn.done if turn is not None else 0):
         link_one(view, work, number, plan_id, workload_id, applied=applied)

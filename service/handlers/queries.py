@@ -14,7 +14,7 @@ import msgspec
 
 from service import records
 from service.catalog import Catalog
-from service.handlers import announcements, outlines, reservations, tree
+from service.handlers import announcements, outlines, tree
 from service.handlers.tree import Node, NotFoundError
 from service.ledger.base import Ledger
 from service.ledger.transaction import SILENT_PREFIX, Account, RecordKey, Waiting
@@ -369,7 +369,7 @@ async def _reasons(ledger: Ledger, node: Node) -> Mapping[str, Waiting]:
     if node.tenant.kind not in rules.WITH_WORKLOADS:
         return {}
     reasons = await ledger.waiting(node.shard, node.tenant_id)
-    return {who: why for who, why in reasons.items() if not who.startswith(reservations.WAITING_PREFIX)}
+    return {who: why for who, why in reasons.items() if "/" not in who}
 
 
 def _concerns(reasons: Waiting, offering_item: str) -> bool:

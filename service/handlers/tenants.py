@@ -11,7 +11,15 @@ from service import records
 from service.handlers import announcements, enablement, moves
 from service.handlers.draft import Draft, Step, View
 from service.handlers.stepping import put_job
-from service.handlers.work import MisplacedError, RefusedError, UnknownTenantError, Work, path_keys
+from service.handlers.work import (
+    MisplacedError,
+    RefusedError,
+    UnknownTenantError,
+    Work,
+    path_keys,
+    placement_of,
+    refuse_while_switched,
+)
 from service.ledger.transaction import ANY_ITEM, SILENT_PREFIX, Emission, Place, RecordKey, Wake
 from service.records import Identifier, Tenant
 from service.rules import facets
@@ -63,6 +71,8 @@ def upsert(view: View, work: Work) -> None:
         draft.close()
         return
     _check_parent(draft, work, data, before)
+    if before is not None and before.parent_id != data.parent_id:
+        refuse_while_switched(placement_of(draft, work.tenant))
     after = _after(work, data, before, stamp, draft.now_ms)
     step = draft.step()
     if _visible(before) == _visible(after) and not work.arrival.beside:
@@ -87,6 +97,7 @@ def delete(view: View, work: Work) -> None:
         return
     if work.arrival.version not in (None, before.version):
         raise _stale(work, before)
+    refuse_while_switched(placement_of(draft, work.tenant))
     if before.enabled:
         raise RefusedError("not_allowed", "an enabled tenant cannot be deleted", "1006", tenant_id=work.tenant)
     if draft.read(records.children_key(work.tenant)):

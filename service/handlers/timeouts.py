@@ -63,4 +63,8 @@ def _is_over(kind: str, record: Any) -> bool:
         return record.type is None and not record.gauges and not any(link.applied for link in record.links.values())
     if kind == "plan":
         return bool(record.deleted)
+    if kind == "preview":
+        return True
+    if kind == "switch":
+        return record.state not in ("preparing", "running")
     return bool(record.state != reservations.HELD)

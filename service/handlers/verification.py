@@ -303,7 +303,7 @@ def _fill(ledger: Ledger) -> Callable[[Reading], Any]:
         reading.workloads = {name: one async for name, one in queries.scan_workloads(ledger, node)}
         reading.reservations = await _scan_reservations(ledger, node)
         waiting = await ledger.waiting(node.shard, node.tenant_id)
-        reading.waiting = {who: why for who, why in waiting.items() if not who.startswith(reservations.WAITING_PREFIX)}
+        reading.waiting = {who: why for who, why in waiting.items() if "/" not in who}
         if reading.waiting:
             path = {above.tenant_id for above in await tree.climb(ledger, node)}
             places = {place for why in reading.waiting.values() for place in why.places if place.tenant in path}
@@ -371,6 +371,10 @@ def _counted(reading: Reading) -> Iterator[tuple[str, int, int]]:
     for reservation in reading.reservations.values():
         if reservation.state == reservations.HELD:
             yield from ((item, quantity, quantity) for item, quantity in reservation.items.items())
+    for silent, account in reading.accounts.items():
+        name = records.set_aside(silent)
+        if name is not None:
+            yield name, account.used, account.used
     for accounts in reading.accounts_below.values():
         for item, account in accounts.items():
             if not item.startswith(SILENT_PREFIX):
@@ -428,7 +432,7 @@ def _enabled_below(reading: Reading) -> Iterator[Violation]:
     recorded = {
         item.removeprefix(SILENT_PREFIX): account.used
         for item, account in reading.accounts.items()
-        if item.startswith(SILENT_PREFIX) and records.counted_plan(item) is None
+        if item.startswith(SILENT_PREFIX) and records.counted_plan(item) is records.set_aside(item) is None
     }
     for item in _different(recorded, expected, 0):
         before, after = recorded.get(item, 0), expected.get(item, 0)

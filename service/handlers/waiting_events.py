@@ -12,7 +12,7 @@ import msgspec
 
 from schemas import envelope
 from service import records
-from service.handlers import backlogs
+from service.handlers import backlogs, plans
 from service.handlers.backlogs import EventJob
 from service.handlers.draft import Draft
 from service.handlers.stepping import Running
@@ -33,6 +33,9 @@ async def run(running: Running, job: EventJob) -> None:
     turns = await _turns(running, job) if job.backlog == backlogs.UNKNOWN else [job]
     works = [_work(running.engine, turn) for turn in turns]
     results = await running.engine.handle_works(works)
+    if results[0].code == plans.SWITCHED:
+        await running.go_on(job, after_ms=backlogs.RETRY_MS)
+        return
     done = next((number for number, result in enumerate(results) if _is_unknown(result)), len(results))
     await _end(running, job, works[0], done)
 

@@ -183,6 +183,14 @@ def placement_of(draft: Draft, tenant: str) -> Placement:
     return placement
 
 
+def refuse_while_switched(placement: Placement) -> None:
+    """Nothing of a customer but its workloads and plans changes while it is switched (docs/domain.md 7)."""
+    switching = placement.items.switching
+    if switching is not None:
+        reason = f"{placement.customer} is being switched ({switching.switch_id}); try again when that is over"
+        raise RefusedError("not_allowed", reason, "1012", tenant_id=placement.customer, switch_id=switching.switch_id)
+
+
 def path_keys(view: View, tenant: str) -> list[RecordKey]:
     """The records of the way from a tenant up to root, with items, as far as it is known by now."""
     if view.is_placed(tenant):

@@ -49,12 +49,22 @@ class Ledger(Protocol):
         """Some records of a kind, and the next cursor (0: the end); as Redis' HSCAN: each at least once."""
         ...
 
+    async def whole(
+        self, kind: str, tenants: Mapping[int, Sequence[str]], most: int
+    ) -> dict[str, dict[str, Record] | None]:
+        """All records of a kind of each tenant; None where there are more than ``most``."""
+        ...
+
     async def count(self, shard: int, kind: str, tenant: str) -> int:
         """How many records of a kind a tenant has."""
         ...
 
     async def members(self, shard: int, index: IndexKey) -> list[str]:
         """The members of an index, sorted."""
+        ...
+
+    async def members_together(self, indexes: Mapping[int, Sequence[IndexKey]]) -> dict[IndexKey, list[str]]:
+        """The members of many indexes, sorted."""
         ...
 
     async def scan_members(self, shard: int, index: IndexKey, cursor: int, count: int) -> tuple[int, list[str]]:

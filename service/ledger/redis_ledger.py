@@ -32,10 +32,12 @@ from service.ledger.validity import refuse_invalid
 TRANSACTIONS_PER_CALL_MAX = 500
 WORK_PER_CALL_MAX = 40_000  # see Call.work
 READ_MAX = 1000  # records of one call
+WHOLE_MAX = 100  # hashes of one call, each with a bounded number of records
 
 _pack = msgspec.msgpack.Encoder().encode
 _COMMIT = Script("commit")
 _READ = Script("read")
+_WHOLE = Script("whole")
 _CLAIM = Script("claim")
 _LEASE = Script("lease")
 _RELEASE = Script("release")
@@ -135,11 +137,35 @@ class RedisLedger:
         following, some = await self._client.call("HSCAN", key, cursor, "COUNT", count)
         return int(following), {name.decode(): _record(value) for name, value in some.items()}
 
+    async def whole(
+        self, kind: str, tenants: Mapping[int, Sequence[str]], most: int
+    ) -> dict[str, dict[str, Record] | None]:
+        calls: list[ScriptCall] = []
+        asked: list[str] = []
+        for shard, some in tenants.items():
+            for first in range(0, len(some), WHOLE_MAX):
+                part = some[first : first + WHOLE_MAX]
+                calls.append(([keys.records(shard, kind, tenant) for tenant in part], [most]))
+                asked += part
+        hashes = chain.from_iterable(await self._client.run_together(_WHOLE, calls))
+        return {
+            tenant: None
+            if flat is None
+            else {name.decode(): _record(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            for tenant, flat in zip(asked, hashes, strict=True)
+        }
+
     async def count(self, shard: int, kind: str, tenant: str) -> int:
         return int(await self._client.call("HLEN", keys.records(shard, kind, tenant)))
 
     async def members(self, shard: int, index: IndexKey) -> list[str]:
         return sorted(member.decode() for member in await self._client.call("SMEMBERS", keys.index(shard, index)))
+
+    async def members_together(self, indexes: Mapping[int, Sequence[IndexKey]]) -> dict[IndexKey, list[str]]:
+        wanted = [(shard, index) for shard, some in indexes.items() for index in some]
+        replies = await self._client.together([("SMEMBERS", keys.index(*each)) for each in wanted])
+        found = zip(wanted, replies, strict=True)
+        return {index: sorted(member.decode() for member in reply) for (_, index), reply in found}
 
     async def scan_members(self, shard: int, index: IndexKey, cursor: int, count: int) -> tuple[int, list[str]]:
         following, some = await self._client.call("SSCAN", keys.index(shard, index), cursor, "COUNT", count)

@@ -585,11 +585,24 @@ class ReferenceLedger:
         following, names = page(records, cursor, count)
         return following, {name: records[name] for name in names}
 
+    async def whole(
+        self, kind: str, tenants: Mapping[int, Sequence[str]], most: int
+    ) -> dict[str, dict[str, Record] | None]:
+        found: dict[str, dict[str, Record]] = {tenant: {} for some in tenants.values() for tenant in some}
+        for shard, some in tenants.items():
+            for key, record in self._states[shard].records.items():
+                if key.kind == kind and key.tenant in some:
+                    found[key.tenant][key.id] = record
+        return {tenant: entries if len(entries) <= most else None for tenant, entries in found.items()}
+
     async def count(self, shard: int, kind: str, tenant: str) -> int:
         return sum(key[:2] == (kind, tenant) for key in self._states[shard].records)
 
     async def members(self, shard: int, index: IndexKey) -> list[str]:
         return sorted(self._states[shard].indexes.get(index, ()))
+
+    async def members_together(self, indexes: Mapping[int, Sequence[IndexKey]]) -> dict[IndexKey, list[str]]:
+        return {index: await self.members(shard, index) for shard, some in indexes.items() for index in some}
 
     async def scan_members(self, shard: int, index: IndexKey, cursor: int, count: int) -> tuple[int, list[str]]:
         return page(self._states[shard].indexes.get(index, ()), cursor, count)

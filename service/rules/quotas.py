@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from service.ledger import transaction
@@ -36,3 +37,23 @@ def allowed(quota: Quota) -> int | None:
     if quota.value is None:
         return None
     return quota.value + (quota.overage or 0)
+
+
+def total(summands: Iterable[Quota]) -> Quota:
+    """The sum of quotas (docs/domain.md 7): unlimited dominates, values and overages add up, and one soft summand makes
+    the sum soft. What would leave the range of exact integers ends at its edge, which no usage can pass either.
+
+    The sum of nothing is unlimited.
+    """
+    value, overage, soft, empty = 0, 0, False, True
+    for each in summands:
+        if each.value is None:
+            return UNLIMITED
+        empty = False
+        value += each.value
+        soft = soft or each.overage is None
+        overage += each.overage or 0
+    if empty:
+        return UNLIMITED
+    value = min(value, transaction.QUANTITY_MAX)
+    return Quota(value, None if soft else min(overage, transaction.QUANTITY_MAX - value))

@@ -1,0 +1,399 @@
+"""A switch of many workloads, carried out step by step: counted, started, moved, ended (docs/domain.md 7).
+
+Every step may be repeated: what a crash interrupts is done again from what the ledger knows. Counting is done in this
+process' memory and begins anew; moving goes on where it was, as who has moved is found to have moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas.switches import SwitchRequested
+from service import records
+from service.catalog.model import WHOLE_ROLES
+from service.handlers import (
+    assignments,
+    enablement,
+    stepping,
+    switch_answers,
+    switch_asides,
+    switch_endings,
+    switch_situations,
+    switch_starts,
+    workloads,
+)
+from service.handlers.draft import Draft, Step, View
+from service.handlers.moves import LookJob
+from service.handlers.stepping import Running, Task
+from service.handlers.switch_answers import Ask, Progress
+from service.handlers.switch_starts import SwitchJob
+from service.handlers.work import path_keys
+from service.ledger.base import Ledger
+from service.ledger.transaction import Account, RecordKey, Take, Timer
+from service.records import Plan, Switch, Switching, Workload
+from service.rules import switching
+from service.rules.switch_mapping import Direction
+from service.rules.tally import Kind, Tally
+
+COUNTED_PER_READ = 2000
+MOVED_PER_STEP = 2000
+PASSES_MAX = 20  # over those that changed while they were counted
+FEW = 20  # so few may have changed since the last look
+
+
+async def run(running: Running, job: SwitchJob) -> None:
+    """One step."""
+    if not job.started:
+        await _begin(running, job)
+    elif job.members:
+        await _move(running, job)
+    else:
+        await _end(running, job)
+
+
+# --- counted
+
+
+class _Count:
+    """The workloads of a customer and its units by kind, as of a version; later ones are counted again."""
+
+    def __init__(self, running: Running, undone: str | None) -> None:
+        self._ledger = running.engine.ledger
+        self._shard = running.shard
+        self._undone = undone
+        self._plans: dict[str, dict[str, Plan]] = {}
+        self._kinds: dict[tuple[str, str], Kind] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.version = 0
+
+    async def count(self, tenant: str) -> None:
+        """Count everybody, and then those again that were changed meanwhile, until they are few."""
+        self.version = await self._ledger.sequence(self._shard)
+        units = await self._ledger.members(self._shard, records.children_index(tenant))
+        for member in (tenant, *units):
+            self.tallies[member] = Tally()
+            self._plans[member] = await self._read_plans(member)
+            async for name, workload in _all_workloads(self._ledger, self._shard, member):
+                self._enter(member, name, workload)
+        for _ in range(PASSES_MAX):
+            if await self._count_again(tenant) <= FEW:
+                return
+
+    async def _count_again(self, tenant: str) -> int:
+        version = await self._ledger.sequence(self._shard)
+        disturbed = await self._ledger.members(self._shard, records.disturbed_index(tenant))
+        places = [name.partition("/") for name in disturbed]
+        keys = [records.workload_key(member, name) for member, _, name in places]
+        found = await self._ledger.read({self._shard: keys}) if keys else {}
+        changed = 0
+        for key, record in found.items():
+            if key.tenant not in self.tallies or (record is not None and record.version <= self.version):
+                continue
+            changed += 1
+            self._enter(key.tenant, key.id, records.decode(key, record.payload) if record is not None else None)
+        self.version = version
+        return changed
+
+    def _enter(self, member: str, name: str, workload: Workload | None) -> None:
+        plans = self._plans[member]
+        kind = switch_situations.kind_with(workload, plans.get, self._undone) if workload is not None else None
+        before = self._kinds.pop((member, name), None)
+        full_name = f"{member}/{name}"
+        if before is not None:
+            self.tallies[member].remove(full_name, before)
+        if kind is not None:
+            self._kinds[member, name] = kind
+            self.tallies[member].add(full_name, kind)
+
+    async def _read_plans(self, member: str) -> dict[str, Plan]:
+        plans: dict[str, Plan] = {}
+        cursor = 0
+        while True:
+            cursor, some = await self._ledger.scan(self._shard, "plan", member, cursor, COUNTED_PER_READ)
+            plans |= {n: records.decode(records.plan_key(member, n), record.payload) for n, record in some.items()}
+            if not cursor:
+                return plans
+
+    def whole(self) -> Tally:
+        """All of them together."""
+        merged = Tally()
+        for tally in self.tallies.values():
+            merged.merge(tally)
+        return merged
+
+
+async def _all_workloads(ledger: Ledger, shard: int, tenant: str) -> AsyncIterator[tuple[str, Workload]]:
+    cursor = 0
+    while True:
+        cursor, some = await ledger.scan(shard, "workload", tenant, cursor, COUNTED_PER_READ)
+        for name, record in some.items():
+            yield name, records.decode(records.workload_key(tenant, name), record.payload)
+        if not cursor:
+            return
+
+
+# --- started
+
+
+async def _begin(running: Running, job: SwitchJob) -> None:
+    count = _Count(running, job.switch_id if job.request is None else None)
+    await count.count(job.tenant)
+
+    def needs(view: View) -> Iterable[RecordKey]:
+        yield running.key
+        for member in count.tallies:
+            yield from path_keys(view, member)
+        yield records.accounts_key(job.tenant)
+        yield records.switch_key(job.tenant, job.switch_id)
+        data = _request(job)
+        if data is not None and data.plan_hash is not None:
+            yield records.preview_key(job.tenant, data.plan_hash)
+
+    def decide(view: View) -> None:
+        draft = Draft(view, running.cause)
+        draft.read(running.key)
+        if view.read(running.key).version == running.version:
+            _start(draft, job, count, running.job_id)
+            draft.close()
+
+    await running.engine.settle(running.shard, [Task(needs, decide)])
+
+
+def _request(job: SwitchJob) -> SwitchRequested | None:
+    return None if job.request is None else SwitchRequested.model_validate_json(job.request)
+
+
+def _start(draft: Draft, job: SwitchJob, count: _Count, running_id: str) -> None:
+    data = _request(job)
+    if data is None:
+        _start_undo(draft, job, count)
+        return
+    tenant, ask = job.tenant, Ask(data.switch_id, data.job_id, data.target_edition)
+    situation = switch_situations.situation(draft, tenant, data.application, count.whole())
+    plan = switching.plan(draft.catalog, situation, data.target_edition, switch_endings.options_of(data))
+    if data.dry_run:
+        switch_endings.show(draft, tenant, ask, plan)
+        _forget(draft, running_id)
+        return
+    drift = switch_endings.drift_of(draft, tenant, data, plan)
+    if drift or plan.direction is None or switch_endings.hindrances(plan, data.mode):
+        step = draft.step()
+        switch_starts.unmark(draft, step, tenant)
+        switch_endings.reject(draft, step, tenant, data, plan, () if drift else plan.refusals, drift)
+        return
+    step = draft.step()
+    if plan.direction is Direction.NOTHING:
+        switch_starts.unmark(draft, step, tenant)
+        record = switch_endings.remembered(draft, data, switch_answers.DONE, switch_answers.COMPLETED, plan)
+        content = switch_answers.data(ask, plan, Progress(plan.workloads.total), switch_answers.items_after(plan))
+        switch_endings.conclude(draft, step, tenant, record, content)
+        return
+    record = switch_starts.running(
+        plan, switch_endings.remembered(draft, data, switch_answers.RUNNING, switch_answers.STARTED, plan)
+    )
+    aside = data.mode == "strict"
+    switch_starts.start(draft, step, tenant, ask, plan, count.tallies, record, version=count.version, aside=aside)
+    if aside:
+        refused = draft.step()
+        switch_starts.unmark(draft, refused, tenant)
+        switch_endings.reject(draft, refused, tenant, data, plan, (), (), denials_of=(0,))
+
+
+def _forget(draft: Draft, job_id: str) -> None:
+    step = draft.steps[-1]
+    step.delete.append(records.job_key(job_id))
+    step.timers.append(Timer(f"job/{job_id}", None))
+
+
+def _start_undo(draft: Draft, job: SwitchJob, count: _Count) -> None:
+    tenant = job.tenant
+    known: Switch | None = draft.read(records.switch_key(tenant, job.switch_id))
+    assert known is not None  # it is led back, so it is remembered
+    assert known.kept is not None
+    ask = Ask(job.switch_id, known.job_id, None, undoing=True)
+    situation = switch_situations.situation(draft, tenant, known.kept.application, count.whole())
+    back = switching.undo(draft.catalog, situation, known.kept)
+    if back.plan.direction is None or switch_endings.hindrances(back.plan):
+        _refuse_undo(draft, tenant, ask, back, ())
+        return
+    record = msgspec.structs.replace(known, state=switch_answers.RUNNING, type=switch_answers.STARTED)
+    switch_starts.start(
+        draft, draft.step(), tenant, ask, back.plan, count.tallies, record, version=count.version, drift=back.drift
+    )
+    _refuse_undo(draft, tenant, ask, back, (0,))
+
+
+def _refuse_undo(draft: Draft, tenant: str, ask: Ask, back: switching.UndoPlan, denials_of: tuple[int, ...]) -> None:
+    step = draft.step()
+    switch_starts.unmark(draft, step, tenant)
+    refusals = () if denials_of else back.plan.refusals
+    content = switch_answers.data(
+        ask,
+        back.plan,
+        Progress(),
+        denials=switch_answers.refusals(refusals),
+        drift=switch_answers.drifts(back.drift),
+    )
+    switch_endings.refused_undo(draft, step, tenant, ask.switch_id, content, denials_of)
+
+
+# --- moved
+
+
+async def _move(running: Running, job: SwitchJob) -> None:
+    """Some workloads of one member: those that hold something of the source, and once everybody whom it may concern."""
+    member = job.members[0]
+    mark = await _mark(running, job.tenant)
+    cursor, some = await running.engine.ledger.scan(running.shard, "workload", member, job.cursor, MOVED_PER_STEP)
+    found = {name: records.decode(records.workload_key(member, name), record.payload) for name, record in some.items()}
+    moving = [name for name, one in found.items() if switch_asides.is_of(running.engine.catalog, mark, one)]
+    others = [name for name, one in found.items() if not job.walk and _may_change(one) and name not in moving]
+    await running.each([_move_task(running, member, name) for name in (*moving, *others)])
+    denied = await _count_denied(running, mark, member, moving)
+    after = msgspec.structs.replace(
+        job,
+        members=job.members if cursor else job.members[1:],
+        cursor=cursor,
+        moving=job.moving + len(moving),
+        moved=job.moved + len(moving) - denied,
+        denied=job.denied + denied,
+    )
+    await running.write(lambda draft: _progress(draft, running, after, said=bool(moving)))
+
+
+def _may_change(workload: Workload) -> bool:
+    """Whether anything of it but the items of the source may be due to change."""
+    return bool(workload.waiting or workload.counted or (workload.type is not None and workload.links))
+
+
+async def _mark(running: Running, tenant: str) -> Switching:
+    key = records.items_key(tenant)
+    record = (await running.engine.ledger.read({running.shard: [key]}))[key]
+    mark: Switching | None = records.decode(key, record.payload).switching if record is not None else None
+    assert mark is not None  # nothing but the end of this job takes it away
+    return mark
+
+
+def _move_task(running: Running, tenant: str, workload_id: str) -> Task:
+    def decide(view: View) -> None:
+        draft = Draft(view, running.cause)
+        now = draft.workload(tenant, workload_id)
+        assignments.reassign(draft, tenant, workload_id, now, "switch")
+        assignments.close_unwritten(draft, now)
+
+    return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
+
+
+async def _count_denied(running: Running, mark: Switching, member: str, moved: Sequence[str]) -> int:
+    """How many of those that were moved are left without an edition or base item."""
+    keys = [records.workload_key(member, name) for name in moved]
+    found = await running.engine.ledger.read({running.shard: keys}) if keys else {}
+    catalog = running.engine.catalog
+    denied = 0
+    for key, record in found.items():
+        holding = records.decode(key, record.payload).holding if record is not None else {}
+        items = (catalog.find_item(name) for name in holding)
+        denied += not any(item and item.edition == mark.target and item.role in WHOLE_ROLES for item in items)
+    return denied
+
+
+def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> None:
+    step = draft.step()
+    stepping.put_job(step, running.job_id, job, draft.now_ms)
+    if said:
+        known: Switch | None = draft.view.read(records.switch_key(job.tenant, job.switch_id)).value
+        ask = Ask(job.switch_id, known.job_id if known else None, None)
+        content = _data_of(known, Progress(job.total, job.moved, job.denied), ())
+        identity = f"progress/{job.walk}/{job.moved + job.denied}"
+        step.emit.append(
+            switch_answers.emission(draft, job.tenant, ask.switch_id, switch_answers.PROGRESSED, content, identity)
+        )
+
+
+# --- ended
+
+
+async def _end(running: Running, job: SwitchJob) -> None:
+    """Where nobody is left on the source, what is still set aside is free, and the switch is over."""
+    units = await running.engine.ledger.members(running.shard, records.children_index(job.tenant))
+    members = (job.tenant, *units)
+    if job.moving:
+        again = msgspec.structs.replace(job, members=members, cursor=0, moving=0, walk=job.walk + 1)
+        await running.go_on(again)
+        return
+
+    def needs(view: View) -> Iterable[RecordKey]:
+        yield running.key
+        yield records.switch_key(job.tenant, job.switch_id)
+        for member in members:
+            yield from path_keys(view, member)
+            yield records.accounts_key(member)
+
+    def decide(view: View) -> None:
+        draft = Draft(view, running.cause)
+        draft.read(running.key)
+        if view.read(running.key).version == running.version:
+            _finish(draft, job, members)
+            draft.close()
+
+    await running.engine.settle(running.shard, [Task(needs, decide)])
+
+
+def _finish(draft: Draft, job: SwitchJob, members: Sequence[str]) -> None:
+    tenant = job.tenant
+    known: Switch | None = draft.read(records.switch_key(tenant, job.switch_id))
+    mark = draft.items(tenant).switching
+    assert known is not None  # it was remembered when it started
+    assert mark is not None
+    step = draft.step()
+    for member in members:
+        _release(draft, step, member)
+    switch_starts.unmark(draft, step, tenant)
+    look = LookJob(tenant, "switch", draft.cause.id, draft.cause.traceparent, waiting=True)
+    stepping.put_job(step, f"look/switch/{tenant}", look, draft.now_ms)
+    progress = Progress(job.total, job.total - job.denied, job.denied)
+    drift = msgspec.json.decode(known.answer).get("drift")
+    more = {"duration_ms": max(0, draft.now_ms - job.began_ms)} | ({"drift": drift} if drift is not None else {})
+    content = _data_of(known, progress, _items(draft, tenant, known), **more)
+    done = switch_answers.COMPLETED, switch_answers.DONE
+    undone = switch_answers.UNDONE, switch_answers.REVERTED
+    type_, state = undone if mark.undoing else done
+    ended = msgspec.structs.replace(known, type=type_, state=state, kept=None if mark.undoing else known.kept)
+    switch_endings.conclude(draft, step, tenant, ended, content)
+
+
+def _release(draft: Draft, step: Step, member: str) -> None:
+    """What is set aside and nobody has claimed: of those who changed while they were counted, or have gone."""
+    placement = draft.placement(member)
+    assert placement is not None  # every member has been read with its way up
+    accounts: Mapping[str, Account] = draft.view.read(records.accounts_key(member)).value
+    for silent, account in accounts.items():
+        name = records.set_aside(silent)
+        if name is not None and account.used:
+            draft.expect_balance(member, silent, account)
+            step.take.append(Take(placement.path, name, -account.used, -account.used))
+            step.take.append(switch_asides.counting(member, name, -account.used))
+
+
+def _items(draft: Draft, tenant: str, known: Switch) -> list[dict[str, Any]]:
+    """The items of both sides as they are when the switch ends."""
+    accounts: Mapping[str, Account] = draft.view.read(records.accounts_key(tenant)).value
+    states = draft.items(tenant).states
+    answer = msgspec.json.decode(known.answer)
+    ended = []
+    for each in answer["items"]:
+        account = accounts.get(each["offering_item"], Account())
+        state = states.get(each["offering_item"], enablement.OFF)
+        aside = accounts.get(records.aside_item(each["offering_item"]), Account()).used
+        quota = {"value": state.value, "overage": state.overage}
+        ended.append({**each, "used": account.used - aside, "quota": quota})
+    return ended
+
+
+def _data_of(known: Switch | None, progress: Progress, items: Sequence[Any], **more: Any) -> dict[str, Any]:
+    """What was said when the switch started, with other numbers."""
+    said = msgspec.json.decode(known.answer) if known is not None else {}
+    return {**said, "workloads": progress._asdict(), "items": list(items) or said.get("items", []), **more}
