@@ -15,15 +15,18 @@ from service.http import (
     asyncapi,
     clients,
     errors,
+    explanations,
     form,
     health,
     metrics,
     offering_items,
     offers,
     repeats,
+    reservations,
     sign_in,
     tenants,
     usages,
+    workloads,
 )
 from service.http.access import Api
 from service.settings import MESSAGE_BYTES_MAX
@@ -43,7 +46,17 @@ PUBLIC = frozenset(
 """Everything that may be asked for without a token; every other route has a gate (access.py)."""
 
 # The narrower path before the wider one: `/tenants/usages` is no tenant.
-SUBJECTS = (sign_in.routes, clients.routes, usages.routes, offering_items.routes, offers.routes, tenants.routes)
+SUBJECTS = (
+    sign_in.routes,
+    clients.routes,
+    usages.routes,
+    offering_items.routes,
+    offers.routes,
+    tenants.routes,
+    workloads.routes,
+    explanations.routes,
+    reservations.routes,
+)
 TIMEOUT_SECONDS = 30.0
 
 _DESCRIPTION = (

@@ -49,5 +49,9 @@ def read(text: str) -> Cursor:
 
 def answer(items: list[dict[str, Any]], timestamp: str, following: Cursor | None) -> dict[str, Any]:
     """A page as clients read it."""
-    cursors = {} if following is None else {"after": following.text()}
-    return {"timestamp": timestamp, "items": items, "paging": {"cursors": cursors}}
+    return {"timestamp": timestamp, "items": items, "paging": links(following)}
+
+
+def links(following: Cursor | None) -> dict[str, Any]:
+    """How to get the next page; nothing after the last one."""
+    return {"cursors": {} if following is None else {"after": following.text()}}

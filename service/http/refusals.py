@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from service.handlers.tree import Node
 from service.handlers.work import Result
 from service.http.errors import ApiError
 
@@ -44,6 +45,12 @@ def _shown(name: str, value: Any, visible: Collection[str]) -> Any:
     if name == "denials":
         return [shown_denial(denial, visible) for denial in value]
     return value
+
+
+def shown_denials(denials: Iterable[Mapping[str, Any]], way: Iterable[Node]) -> list[dict[str, Any]]:
+    """Denials for somebody who reaches the tenants of a way up."""
+    visible = {node.tenant_id for node in way}
+    return [shown_denial(denial, visible) for denial in denials]
 
 
 def shown_denial(denial: Mapping[str, Any], visible: Collection[str]) -> dict[str, Any]:
