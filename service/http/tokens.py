@@ -202,9 +202,7 @@ class Tokens:
 
     def _decode(self, token: str, key: Any, algorithms: list[str], audience: str, issuer: str) -> dict[str, Any]:
         options: Any = {"require": ["exp", "sub", "aud", "iss"], "verify_exp": False, "verify_iat": False}
-        claims: dict[str, Any] = jwt.decode(
-            token, key, algorithms, audience=audience, issuer=issuer, options=options
-        )
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms, audience=audience, issuer=issuer, options=options)
         if float(claims["exp"]) <= self._clock():  # by our own clock, which tests can move
             raise jwt.ExpiredSignatureError
         return claims

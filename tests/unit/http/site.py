@@ -78,5 +78,3 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     error: dict[str, Any] = answer.json()["error"]
     assert error["code"] == code, error
     return error
-
-
