@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 from service.http import (
     access,
@@ -111,11 +111,11 @@ def create(
     return application
 
 
-def gated(application: FastAPI) -> Iterator[tuple[APIRoute, bool]]:
-    """Every route with whether a gate decides who may use it."""
-    for route in application.routes:
-        if isinstance(route, APIRoute):
-            yield route, _has_gate(route.dependant)
+def gated(application: FastAPI) -> Iterator[tuple[RouteContext, bool]]:
+    """Every route, as it is served, with whether a gate decides who may use it."""
+    for route in iter_route_contexts(application.routes):
+        dependant = getattr(route, "dependant", None)
+        yield route, dependant is not None and _has_gate(dependant)
 
 
 def _has_gate(dependant: Dependant) -> bool:
@@ -143,7 +143,7 @@ def _document(application: FastAPI) -> dict[str, Any]:
         }
         for route, is_gated in gated(application):
             for method in route.methods or ():
-                operation = found["paths"].get(route.path_format, {}).get(method.lower())
+                operation = found["paths"].get(route.path_format or "", {}).get(method.lower())
                 if operation is not None:
                     _complete(operation, method, is_gated=is_gated)
         application.openapi_schema = found

@@ -81,8 +81,13 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fields = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+    fields = {_printable(".".join(map(str, each["loc"]))): _printable(each["msg"]) for each in error.errors()}
     return JSONResponse(body("400", "The request is malformed.", {"fields": fields}), 400)
+
+
+def _printable(text: str) -> str:
+    """A text of the client's that can stand in an answer: half a character cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

@@ -6,9 +6,10 @@ ignored, and answers may have more than is described.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.base import IDENTIFIER_LENGTH_MAX, NAME_LENGTH_MAX, NO_CONTROL_CHARACTERS, QUANTITY_MAX
 
@@ -16,6 +17,26 @@ Id = Annotated[str, Field(min_length=1, max_length=IDENTIFIER_LENGTH_MAX, patter
 TenantName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS)]
 Text = Annotated[str, Field(max_length=NAME_LENGTH_MAX, pattern=NO_CONTROL_CHARACTERS)]
 Number = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
+KEPT_LENGTH_MAX = 16_384  # characters of something that is only kept
+
+
+def check_plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Something that can be given back as JSON. Raises ``ValueError`` for what cannot, such as half a character."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise ValueError("has a number or a text that JSON cannot hold") from None
+    return value
+
+
+def _check_size(value: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(value)) > KEPT_LENGTH_MAX:
+        raise ValueError(f"has more than {KEPT_LENGTH_MAX} characters")
+    return value
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(check_plain)]
+Kept = Annotated[Plain, AfterValidator(_check_size)]
 TENANT_EXAMPLE = "3f0e8c2a-9f5d-4c55-8a53-0d1b7f6c2e11"
 
 
@@ -58,7 +79,7 @@ class ClientRequest(Shape):
     tenant_id: Id
     type: Literal["api_client", "agent"] = "api_client"
     scopes: list[str] | None = Field(default=None, max_length=16, description="No more than the caller's own.")
-    data: dict[str, Any] = {}
+    data: Kept = {}
 
 
 class Client(Shape):
@@ -88,7 +109,7 @@ class TenantAttributes(Shape):
     """What of a tenant can be said when it is made and changed later."""
 
     enabled: bool | None = None
-    contact: dict[str, Any] | None = Field(default=None, max_length=100)
+    contact: Kept | None = None
     update_lock: UpdateLock | None = None
     ancestral_access: bool | None = None
     language: Text | None = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Response
 from fastapi.responses import JSONResponse
 
 from schemas.base import QUANTITY_MAX
-from schemas.workloads import Usage, WorkloadUsageReported
+from schemas.workloads import Usage, WorkloadRegistered, WorkloadUsageReported
 from service.catalog import Catalog
 from service.handlers import queries
 from service.http import errors, refusals, views
@@ -18,11 +20,13 @@ from service.http.errors import ApiError
 from service.http.offering_items import EVERY, Names, split
 from service.http.repeats import Route
 from service.http.scopes import Scope
-from service.http.shapes import TenantUsagesList, UsageList
+from service.http.shapes import Plain, TenantUsagesList, UsageList
 
 TENANTS_MAX = 1000
 ENTRIES_MAX = 1000
+REGISTERED = "apportion.workload.registered.v1"
 REPORTED = "apportion.workload.usage_reported.v1"
+TYPE = "tenant_gauges"  # of the workload that stands for a tenant as a whole; no item is for it, so it holds nothing
 
 routes = APIRouter(prefix="/api/2", tags=["usages"], route_class=Route)
 
@@ -78,7 +82,7 @@ async def _usages(
 
 
 @routes.put("/tenants/usages", summary="Report gauges of tenants as a whole")
-async def report(permit: Reporting, body: Annotated[dict[str, Any], Body(examples=[_EXAMPLE])]) -> Response:
+async def report(permit: Reporting, body: Annotated[Plain, Body(examples=[_EXAMPLE])]) -> Response:
     """One answer for each entry, with ``error`` only where it was refused.
 
     An entry names its tenant (``tenant_uuid`` or ``tenant_id``), what is measured (``name``, ``offering_item``,
@@ -89,32 +93,47 @@ async def report(permit: Reporting, body: Annotated[dict[str, Any], Body(example
         raise malformed(f"A list of at most {ENTRIES_MAX} items is needed.")
     ids = [_tenant_of(entry) for entry in entries]
     reached = {each.id: each for each in await permit.reach_all(name for name in ids if name)}
-    answers = [
-        await _report(permit, entry, reached.get(name or ""), str(number))
-        for number, (entry, name) in enumerate(zip(entries, ids, strict=True))
-    ]
-    return JSONResponse({"items": answers})
+    tellers = [_teller(permit, entry, reached.get(name or "")) for entry, name in zip(entries, ids, strict=True)]
+    answers = await asyncio.gather(*(_told(tell, str(number)) for number, tell in enumerate(tellers)))
+    return JSONResponse({"items": [_repeated(entry) | answer for entry, answer in zip(entries, answers, strict=True)]})
 
 
-async def _report(permit: Permit, entry: Any, tenant: Reached | None, part: str) -> dict[str, Any]:
-    """Report one gauge; the answer repeats what the entry names."""
-    answer = {name: value for name, value in entry.items() if _repeats(value)} if isinstance(entry, dict) else {}
+Told = Callable[[str], Awaitable[object]]
+
+
+def _teller(permit: Permit, entry: Any, tenant: Reached | None) -> Told | ApiError:
+    """What it takes to report one gauge, or why it cannot be reported."""
+    if tenant is None:
+        return refusals.not_found()
     try:
-        if tenant is None:
-            raise refusals.not_found()
         gauge = _gauge_of(permit.api.catalog, entry)
-        data = WorkloadUsageReported(
-            workload_id=f"reported:{hashlib.blake2b(permit.caller.id.encode(), digest_size=16).hexdigest()}",
-            usage=Usage.model_validate({gauge: _value_of(entry)}),
-        )
-        await permit.tell(tenant.id, REPORTED, data, way=tenant.way, part=part)
+        usage = Usage.model_validate({gauge: _value_of(entry)})
     except ApiError as error:
-        answer |= errors.body(error.code, error.message, error.context)
-    return answer
+        return error
+    who = f"reported:{hashlib.blake2b(permit.caller.id.encode(), digest_size=16).hexdigest()}"
+
+    async def tell(part: str) -> None:
+        registered = WorkloadRegistered(workload_id=who, type=TYPE, name="reported for the tenant as a whole")
+        await permit.tell(tenant.id, REGISTERED, registered, way=tenant.way, part=f"{part}/registered")
+        data = WorkloadUsageReported(workload_id=who, usage=usage)
+        await permit.tell(tenant.id, REPORTED, data, way=tenant.way, part=part)
+
+    return tell
 
 
-def _repeats(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool | dict)
+async def _told(tell: Told | ApiError, part: str) -> dict[str, Any]:
+    """What is to be added to the answer for an entry: its error, if there is one."""
+    try:
+        if isinstance(tell, ApiError):
+            raise tell
+        await tell(part)
+    except ApiError as error:
+        return errors.body(error.code, error.message, error.context)
+    return {}
+
+
+def _repeated(entry: Any) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "error"} if isinstance(entry, dict) else {}
 
 
 def _tenant_of(entry: Any) -> str | None:
