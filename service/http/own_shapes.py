@@ -37,6 +37,8 @@ class Denial(Shape):
 
 
 class Workload(Shape):
+    """What a workload holds, and what it waits for and why."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
@@ -60,12 +62,16 @@ class Workload(Shape):
 
 
 class WorkloadPage(Shape):
+    """Some workloads of a tenant, by id."""
+
     tenant_id: str
     workloads: list[Workload]
     paging: Paging
 
 
 class Features(Shape):
+    """Features that a tenant has: as a whole, and for its workloads by their type."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
@@ -84,6 +90,8 @@ class Features(Shape):
 
 
 class ReservationRequest(Shape):
+    """Units to set aside, all of them or none."""
+
     model_config = ConfigDict(
         json_schema_extra={"example": {"items": {"pw_base_workstations": 2}, "ttl_seconds": 600}},
     )
@@ -96,16 +104,22 @@ class ReservationRequest(Shape):
 
 
 class ReservationExtension(Shape):
+    """How long a reservation is to last."""
+
     model_config = ConfigDict(json_schema_extra={"example": {"ttl_seconds": 3600}})
     ttl_seconds: Ttl
 
 
 class ReservationCommit(Shape):
+    """Who gets the units of a reservation."""
+
     model_config = ConfigDict(json_schema_extra={"example": {"workload_id": "laptop-17"}})
     workload_id: Id
 
 
 class Reservation(Shape):
+    """A reservation as it was announced last."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
@@ -127,6 +141,8 @@ class Reservation(Shape):
 
 
 class ReservationPage(Shape):
+    """Some reservations of a tenant, in no order."""
+
     tenant_id: str
     reservations: list[Reservation]
     paging: Paging
@@ -143,6 +159,8 @@ class Commitment(Reservation):
 
 
 class Level(Shape):
+    """One tenant on the way up, with its numbers of an item."""
+
     tenant_id: str
     kind: Literal["root", "partner", "folder", "customer", "unit"]
     used: int
@@ -161,12 +179,16 @@ class Holder(Shape):
 
 
 class Waiter(Shape):
+    """A workload that was refused an item, and since when it waits."""
+
     tenant_id: str
     workload_id: str
     since: str
 
 
 class Explanation(Shape):
+    """What limits an item, who holds it and who waits for it."""
+
     tenant_id: str
     offering_item: str
     levels: list[Level] = Field(description="From the tenant up to the caller's own.")
