@@ -22,7 +22,7 @@ from service.handlers.engine import Engine
 from service.handlers.tree import Node, customer_of
 from service.handlers.work import Arrival, Result, Work
 from service.http import refusals, repeats, scopes, tokens
-from service.http.batches import Batches
+from service.http.batches import Batches, Reads
 from service.http.errors import ApiError
 from service.http.rates import Rates
 from service.http.reach import Reach
@@ -52,7 +52,7 @@ class Api:
         self.catalog: Catalog = engine.catalog
         self.tokens = tokens
         self.rates = rates
-        self.reach = Reach(self.ledger)
+        self.reach = Reach(self.ledger, Reads(self.ledger))
         self.batches = Batches(engine)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from service import records
 from service.handlers.directory import shard_of
 from service.handlers.tree import ROOT_NODE, Node
+from service.http.batches import Reads
 from service.http.tokens import Caller
 from service.ledger.base import Ledger
 from service.ledger.transaction import RecordKey
@@ -32,8 +33,9 @@ class Sight(NamedTuple):
 class Reach:
     """Looks for tenants from where a caller stands."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, reads: Reads) -> None:
         self._ledger = ledger
+        self._reads = reads
         self._shards: dict[str, int] = {}
         self._parents: dict[str, str] = {}  # as last seen
 
@@ -74,7 +76,7 @@ class Reach:
         for _ in range(DEPTH_MAX + 2):
             if not any(wanted.values()):
                 break
-            stored = await self._ledger.read({shard: keys for shard, keys in wanted.items() if keys})
+            stored = await self._reads.read({shard: keys for shard, keys in wanted.items() if keys})
             found |= {key: None if one is None else records.decode(key, one.payload) for key, one in stored.items()}
             wanted = {}
             for name in names:
