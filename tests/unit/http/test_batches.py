@@ -33,14 +33,17 @@ async def test_nobody_is_forgotten_at_whatever_moment_it_asks() -> None:
 
     shared: batches._Shared[int, int] = batches._Shared(echo)
 
-    async def ask(turns: int, number: int) -> int:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await shared.ask(number)
+    async def ask(turns: int) -> int:
+        count = 0
+        for number in range(20):
+            for _ in range((turns * number) % 5):
+                await asyncio.sleep(0)
+            count += await shared.ask(number) == number
+        return count
 
-    for turns in range(8):
-        asked = [ask(0, 0), ask(0, 1), *(ask(turns, 2 + n) for n in range(3)), ask(turns + 1, 5)]
-        assert await asyncio.wait_for(asyncio.gather(*asked), SECONDS_MAX) == list(range(6))
+    for workers in range(1, 8):
+        asked = (ask(turns) for turns in range(workers))
+        assert await asyncio.wait_for(asyncio.gather(*asked), SECONDS_MAX) == [20] * workers
 
 
 async def test_an_error_reaches_those_who_asked_together_and_nobody_else() -> None:
