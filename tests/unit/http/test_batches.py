@@ -24,26 +24,26 @@ async def test_what_is_asked_while_calls_are_under_way_is_answered_by_the_next_o
     assert len(sizes) <= 3
 
 
-async def test_nobody_is_forgotten_at_whatever_moment_it_asks() -> None:
-    """A question that comes just when a call ends must not wait for a run that is over."""
+async def test_who_asks_again_at_once_is_not_forgotten_when_all_calls_end_in_the_same_moment() -> None:
+    gate = asyncio.Event()
 
     async def echo(numbers: list[int]) -> list[int]:
-        await asyncio.sleep(0)
+        await gate.wait()
         return numbers
 
     shared: batches._Shared[int, int] = batches._Shared(echo)
 
-    async def ask(turns: int) -> int:
-        count = 0
-        for number in range(20):
-            for _ in range((turns * number) % 5):
-                await asyncio.sleep(0)
-            count += await shared.ask(number) == number
-        return count
+    async def ask_twice(number: int) -> tuple[int, int]:
+        return await shared.ask(number), await shared.ask(number)
 
-    for workers in range(1, 8):
-        asked = (ask(turns) for turns in range(workers))
-        assert await asyncio.wait_for(asyncio.gather(*asked), SECONDS_MAX) == [20] * workers
+    askers = []
+    for number in range(batches.AT_ONCE_MAX):
+        askers.append(asyncio.create_task(ask_twice(number)))
+        for _ in range(3):
+            await asyncio.sleep(0)  # so that each has a call of its own
+    gate.set()
+    answers = await asyncio.wait_for(asyncio.gather(*askers), SECONDS_MAX)
+    assert answers == [(number, number) for number in range(batches.AT_ONCE_MAX)]
 
 
 async def test_an_error_reaches_those_who_asked_together_and_nobody_else() -> None:
