@@ -24,6 +24,8 @@ from service.http import (
     repeats,
     reservations,
     sign_in,
+    switch_jobs,
+    switches,
     tenants,
     usages,
     workloads,
@@ -56,6 +58,8 @@ SUBJECTS = (
     workloads.routes,
     explanations.routes,
     reservations.routes,
+    switches.routes,
+    switch_jobs.routes,
 )
 TIMEOUT_SECONDS = 30.0
 

@@ -9,7 +9,7 @@ from service.handlers.tree import Node
 from service.handlers.work import Result
 from service.http.errors import ApiError
 
-MISMATCH, DENIED, NOT_FOUND, NOT_AVAILABLE, RULE = "1001", "1002", "1005", "1021", "1027"
+MISMATCH, DENIED, NOT_FOUND, NOT_AVAILABLE, QUOTA, RULE = "1001", "1002", "1005", "1021", "1022", "1027"
 
 _STATUSES = {"1002": 403, "1005": 404, "1001": 409, "1004": 409, "1006": 409, "1012": 409, "1000": 500}
 _CODES = {"unknown_tenant": NOT_FOUND, "unknown_offering_item": NOT_AVAILABLE, "invalid_data": "400"}
@@ -31,7 +31,12 @@ def refusal(result: Result, visible: Collection[str]) -> ApiError:
     code = str(result.context.get("code") or _CODES.get(result.code or "", RULE))
     context = {name: _shown(name, value, visible) for name, value in result.context.items() if name != "code"}
     context = {name: value for name, value in context.items() if value is not None}
-    return ApiError(_STATUSES.get(code, 400), code, sentence(result.message), context)
+    return ApiError(status_of(code), code, sentence(result.message), context)
+
+
+def status_of(code: str) -> int:
+    """The HTTP status that goes with a code of docs/domain.md 9."""
+    return _STATUSES.get(code, 400)
 
 
 def sentence(text: str) -> str:
