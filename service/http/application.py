@@ -26,7 +26,6 @@ from service.http import (
     usages,
 )
 from service.http.access import Api
-from service.settings import MESSAGE_BYTES_MAX
 
 PUBLIC = frozenset(
     {
@@ -80,7 +79,6 @@ def create(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=MESSAGE_BYTES_MAX,
         strict_content_type=False,
         generate_unique_id_function=_operation_id,
     )
