@@ -13,10 +13,12 @@ from service.handlers import clients, tree
 from service.http import scopes
 from service.ledger.reference import ReferenceLedger
 from service.records import ApiClient
+from service.rules.tenants import ROOT
 from service.settings import Settings
 from tests.unit.handlers.world import World
 
-ANYBODY = "root"
+ANYBODY = ROOT
+AT_ROOT = f"/tenants/{ROOT}"
 
 
 class Site(World):

@@ -17,7 +17,7 @@ from service.http import form, tokens
 from service.http.batches import Batches
 from service.ledger.errors import LedgerUnavailable
 from service.settings import SettingsError
-from tests.unit.http.site import Site, made, refused
+from tests.unit.http.site import AT_ROOT, Site, made, refused
 
 
 async def new_client(site: Site, tenant: str = "root", **more: Any) -> dict[str, Any]:
@@ -153,7 +153,7 @@ async def test_tokens_of_the_outside_issuer_are_taken_for_the_tenant_they_name_a
     caller = site.bearer(token())
     me = await made(await caller.get("/users/me"))
     assert me["tenant_id"] == "p" and me["scopes"] == ["viewer"]
-    refused(await caller.get("/tenants/root"), 404, "1005")
+    refused(await caller.get(AT_ROOT), 404, "1005")
     refused(await caller.put("/tenants/p", json={"name": "x"}), 403, "1002")
     for wrong in ({"iss": "https://other.example"}, {"aud": "apportion"}, {"org": "nobody"}, {"exp": 1}, {"org": None}):
         assert (await site.bearer(token(**wrong)).get("/users/me")).status_code == 401, wrong

@@ -9,7 +9,7 @@ import pytest
 
 from service import records
 from service.ledger.reference import ReferenceLedger
-from tests.unit.http.site import Site, made, refused
+from tests.unit.http.site import AT_ROOT, Site, made, refused
 
 
 async def new(caller: Any, parent: str, kind: str, name: str, **more: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ async def test_a_tenant_is_deleted_when_it_is_disabled_and_then_it_is_not_there(
     everything = {"subtree_root_id": "root", "allow_deleted": "true"}
     listed = (await made(await root.get("/tenants", params=everything)))["items"]
     assert listed[1]["id"] == tenant["id"] and listed[1]["deleted_at"]
-    assert (await made(await root.get("/tenants/root/children")))["items"] == []
+    assert (await made(await root.get(f"{AT_ROOT}/children")))["items"] == []
 
 
 async def test_a_body_is_json_whatever_its_content_type_says() -> None:
@@ -100,7 +100,7 @@ async def test_a_body_is_json_whatever_its_content_type_says() -> None:
     body = json.dumps({"name": "P", "kind": "partner", "parent_id": "root", "unknown": {"a": 1}})
     plain = await root.post("/tenants/", content=body, headers={"content-type": "text/plain"})
     assert plain.status_code == 201
-    empty = await root.request("GET", "/tenants/root/", content=b"", headers={"content-type": "application/json"})
+    empty = await root.request("GET", f"{AT_ROOT}/", content=b"", headers={"content-type": "application/json"})
     assert empty.status_code == 200 and empty.json()["parent_id"] == "root"
 
 
@@ -209,8 +209,8 @@ async def test_a_page_of_a_large_subtree_needs_no_call_for_each_tenant() -> None
 async def test_what_is_read_again_unchanged_is_not_sent_again() -> None:
     site = Site()
     root = await site.caller()
-    first = await root.get("/tenants/root")
-    again = await root.get("/tenants/root", headers={"If-None-Match": first.headers["etag"]})
+    first = await root.get(AT_ROOT)
+    again = await root.get(AT_ROOT, headers={"If-None-Match": first.headers["etag"]})
     assert again.status_code == 304 and again.content == b""
 
 
@@ -226,7 +226,7 @@ async def test_the_same_key_makes_one_tenant_and_gets_the_same_answer() -> None:
     await made(await root.put(f"/tenants/{first.json()['id']}", json={"name": "Another"}))
     again = await root.post("/tenants", json=body, headers=key)
     assert (again.status_code, again.text) == (201, first.text)
-    assert len((await made(await root.get("/tenants/root/children")))["items"]) == 1
+    assert len((await made(await root.get(f"{AT_ROOT}/children")))["items"]) == 1
     other = await (await site.caller()).post("/tenants", json=body, headers=key)
     assert other.status_code == 201 and other.json()["id"] != first.json()["id"]
 
