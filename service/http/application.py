@@ -70,8 +70,8 @@ def create(
     api: Api | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> FastAPI:
-    """``reasons`` says why the service is not ready; ``events`` is the AsyncAPI document; without ``api`` there are the
-    operational routes only."""
+    """``reasons`` says why the service is not ready; ``events`` is the AsyncAPI document. Without ``api`` the routes
+    can be looked at, and only the operational ones answer."""
     application = FastAPI(
         title="Apportion",
         version=str(events["info"]["version"]),
@@ -89,9 +89,8 @@ def create(
     application.include_router(metrics.router(render_metrics, metrics_content_type))
     application.include_router(asyncapi.router(events))
     application.state.api = api
-    if api is not None:
-        for routes in SUBJECTS:
-            application.include_router(routes)
+    for routes in SUBJECTS:
+        application.include_router(routes)
     application.openapi = lambda: _document(application)  # type: ignore[method-assign]  # FastAPI's own way to do it
     return application
 

@@ -186,6 +186,15 @@ async def test_a_ledger_that_does_not_answer_is_a_503_that_may_be_tried_again(mo
     assert answer.headers["retry-after"] == "1"
 
 
+async def test_nothing_is_changed_while_announcements_pile_up() -> None:
+    site = Site()
+    caller = await site.caller()
+    site.api.takes_changes = lambda: False
+    answer = await caller.post("/tenants", json={"name": "P", "kind": "partner", "parent_id": "root"})
+    refused(answer, 503, "503")
+    assert (await caller.get(AT_ROOT)).status_code == 200
+
+
 async def test_no_request_lasts_longer_than_its_time() -> None:
     async def for_ever(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.Event().wait()
