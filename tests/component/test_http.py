@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,3 +207,15 @@ def kill_when_written(
     wait_for(lambda: list(ledger.scan_iter("{*}:tenant:*")), 10, "the tenant in the ledger")
     instance.end(signal.SIGKILL)
     asking.join(20)
+
+
+def test_the_example_for_people_runs_as_it_stands(fleet: Fleet) -> None:
+    instance = fleet.serve()
+    client = first_client(fleet)
+    script = Path(__file__).parents[2] / "examples" / "over-http.sh"
+    environment = {**os.environ, "CLIENT_ID": client["client_id"], "CLIENT_SECRET": client["client_secret"]}
+    ran = subprocess.run([script, instance.url()], env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    quota, stale, *used, _ = ran.stdout.splitlines()
+    assert json.loads(quota) == {"value": 10, "overage": 0, "version": 1}
+    assert "version" in stale and used == ["0", "0"]
