@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 from service.http import (
@@ -26,6 +27,7 @@ from service.http import (
     usages,
 )
 from service.http.access import Api
+from service.http.errors import ApiError
 
 PUBLIC = frozenset(
     {
@@ -84,6 +86,7 @@ def create(
     )
     errors.install(application)
     repeats.install(application)
+    application.add_exception_handler(405, _wrong_method)
     application.add_middleware(form.Form, timeout_seconds=timeout_seconds)
     application.include_router(health.router(reasons))
     application.include_router(metrics.router(render_metrics, metrics_content_type))
@@ -93,6 +96,18 @@ def create(
         application.include_router(routes)
     application.openapi = lambda: _document(application)  # type: ignore[method-assign]  # FastAPI's own way to do it
     return application
+
+
+async def _wrong_method(request: Request, _: Exception) -> JSONResponse:
+    """Say which methods a path has, over all of its routes."""
+    path = request.scope["path"]
+    allowed: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None and pattern.match(path):
+            allowed |= route.methods or set()
+    headers = {"Allow": ", ".join(sorted(allowed))}
+    return errors.response(ApiError(405, "405", "The path does not have this method.", headers=headers))
 
 
 def gated(application: FastAPI) -> Iterator[tuple[RouteContext, bool]]:

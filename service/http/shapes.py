@@ -20,7 +20,7 @@ Number = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
 KEPT_LENGTH_MAX = 16_384  # characters of something that is only kept
 
 
-def check_plain(value: dict[str, Any]) -> dict[str, Any]:
+def check_plain(value: Any) -> Any:
     """Something that can be given back as JSON. Raises ``ValueError`` for what cannot, such as half a character."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -334,6 +334,23 @@ class TenantUsagesList(Shape):
     """Usages of several tenants."""
 
     items: list[TenantUsages]
+
+
+class UsageReport(Shape):
+    """Gauges to report; each entry is answered by itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"items": [{"tenant_id": TENANT_EXAMPLE, "usage_name": "local_storage", "value": 1073741824}]}
+        }
+    )
+    items: Annotated[list[Any], Field(max_length=1000), AfterValidator(check_plain)]
+
+
+class UsageReportAnswer(Shape):
+    """One answer for each entry, with what it named and, only where it was refused, an ``error``."""
+
+    items: list[dict[str, Any]]
 
 
 # --- what there is

@@ -195,6 +195,13 @@ async def test_nothing_is_changed_while_announcements_pile_up() -> None:
     assert (await caller.get(AT_ROOT)).status_code == 200
 
 
+async def test_a_method_that_a_path_has_not_is_answered_with_those_it_has() -> None:
+    caller = await Site().caller()
+    answer = await caller.patch(AT_ROOT)
+    refused(answer, 405, "405")
+    assert answer.headers["allow"] == "DELETE, GET, PUT"
+
+
 async def test_no_request_lasts_longer_than_its_time() -> None:
     async def for_ever(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.Event().wait()
