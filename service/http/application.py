@@ -101,10 +101,12 @@ def create(
 async def _wrong_method(request: Request, _: Exception) -> JSONResponse:
     """Say which methods a path has, over all of its routes."""
     path = request.scope["path"]
+    same: str | None = None  # the path as the first route writes it that it fits; `/tenants/usages` is no tenant
     allowed: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         pattern = getattr(route, "path_regex", None)
-        if pattern is not None and pattern.match(path):
+        if pattern is not None and pattern.match(path) and same in (None, route.path_format):
+            same = route.path_format
             allowed |= route.methods or set()
     headers = {"Allow": ", ".join(sorted(allowed))}
     return errors.response(ApiError(405, "405", "The path does not have this method.", headers=headers))
