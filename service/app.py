@@ -138,7 +138,7 @@ class Service:
             render_metrics=self.metrics.render,
             metrics_content_type=self.metrics.content_type,
             events=asyncapi_document(self.settings.topic_prefix),
-            api=http.build(self.engine, self.settings),
+            api=http.build(self.engine, self.settings, lambda: self.gate.is_open),
             timeout_seconds=self.settings.http_timeout_seconds,
         )
         try:

@@ -46,7 +46,10 @@ TenantId = Annotated[
 class Api:
     """What all routes are built on."""
 
-    def __init__(self, engine: Engine, tokens: Tokens, rates: Rates) -> None:
+    def __init__(
+        self, engine: Engine, tokens: Tokens, rates: Rates, takes_changes: Callable[[], bool] = lambda: True
+    ) -> None:
+        """``takes_changes`` is false while announcements pile up, because Kafka does not take them."""
         self.engine = engine
         self.ledger: Ledger = engine.ledger
         self.catalog: Catalog = engine.catalog
@@ -54,10 +57,14 @@ class Api:
         self.rates = rates
         self.reach = Reach(self.ledger, Reads(self.ledger))
         self.batches = Batches(engine)
+        self.takes_changes = takes_changes
 
 
-def build(engine: Engine, settings: Settings) -> Api:
-    """The API of an engine. Raises ``SettingsError`` where the keys of the settings cannot be used."""
+def build(engine: Engine, settings: Settings, takes_changes: Callable[[], bool] = lambda: True) -> Api:
+    """The API of an engine; ``takes_changes`` as that of ``Api``.
+
+    Raises ``SettingsError`` where the keys of the settings cannot be used.
+    """
 
     async def shared_keys() -> bytes:
         return await clients.shared_secret(engine.ledger, KEYS, tokens.make_key, engine.clock())
@@ -69,7 +76,7 @@ def build(engine: Engine, settings: Settings) -> Api:
         outside=OutsideIssuer.of(settings),
         clock=lambda: engine.clock() / 1000,
     )
-    return Api(engine, made, Rates(settings.http_requests_per_second))
+    return Api(engine, made, Rates(settings.http_requests_per_second), takes_changes)
 
 
 class Reached(NamedTuple):
@@ -160,6 +167,8 @@ class Permit:
         ``ApiError`` for what is refused, and ``LedgerUnavailable``. Asked again with the same key, it answers with what
         was decided the first time.
         """
+        if not self.api.takes_changes():
+            raise ApiError(503, "503", "Kafka does not take announcements; try again.", headers={"Retry-After": "5"})
         event = Inbound(
             id=f"{self.new_id('event')}/{part}" if self.question else f"{self.request_id}/{part}",
             source=SOURCE,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 from service.http import (
@@ -31,7 +32,7 @@ from service.http import (
     workloads,
 )
 from service.http.access import Api
-from service.settings import MESSAGE_BYTES_MAX
+from service.http.errors import ApiError
 
 PUBLIC = frozenset(
     {
@@ -88,8 +89,8 @@ def create(
     api: Api | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> FastAPI:
-    """``reasons`` says why the service is not ready; ``events`` is the AsyncAPI document; without ``api`` there are the
-    operational routes only."""
+    """``reasons`` says why the service is not ready; ``events`` is the AsyncAPI document. Without ``api`` the routes
+    can be looked at, and only the operational ones answer."""
     application = FastAPI(
         title="Apportion",
         version=str(events["info"]["version"]),
@@ -97,22 +98,35 @@ def create(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=MESSAGE_BYTES_MAX,
         strict_content_type=False,
         generate_unique_id_function=_operation_id,
     )
     errors.install(application)
     repeats.install(application)
+    application.add_exception_handler(405, _wrong_method)
     application.add_middleware(form.Form, timeout_seconds=timeout_seconds)
     application.include_router(health.router(reasons))
     application.include_router(metrics.router(render_metrics, metrics_content_type))
     application.include_router(asyncapi.router(events))
     application.state.api = api
-    if api is not None:
-        for routes in SUBJECTS:
-            application.include_router(routes)
+    for routes in SUBJECTS:
+        application.include_router(routes)
     application.openapi = lambda: _document(application)  # type: ignore[method-assign]  # FastAPI's own way to do it
     return application
+
+
+async def _wrong_method(request: Request, _: Exception) -> JSONResponse:
+    """Say which methods a path has, over all of its routes."""
+    path = request.scope["path"]
+    same: str | None = None  # the path as the first route writes it that it fits; `/tenants/usages` is no tenant
+    allowed: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None and pattern.match(path) and same in (None, route.path_format):
+            same = route.path_format
+            allowed |= route.methods or set()
+    headers = {"Allow": ", ".join(sorted(allowed))}
+    return errors.response(ApiError(405, "405", "The path does not have this method.", headers=headers))
 
 
 def gated(application: FastAPI) -> Iterator[tuple[RouteContext, bool]]:

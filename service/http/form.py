@@ -1,7 +1,7 @@
 """The outer form of requests (docs/http.md): what clients of the platform send is taken as they send it.
 
-A trailing slash is answered itself, a body is JSON whatever its content type says, every request has an id, and none
-lasts longer than its time.
+A trailing slash is answered itself, a body is JSON whatever its content type says and has a bound, every request has an
+id, and none lasts longer than its time.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import asyncio
 import uuid
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http import errors
 from service.http.errors import ApiError
+from service.settings import MESSAGE_BYTES_MAX
 
 FORM_PATHS = frozenset({"/api/2/idp/token"})  # their bodies are forms
+BODY_BYTES_MAX = MESSAGE_BYTES_MAX
+_TOO_LARGE = "A body has at most 1 MiB."
 _LATE = ApiError(503, "503", "The answer would take too long; try again.", headers={"Retry-After": "1"})
 
 
@@ -33,7 +37,15 @@ class Form:
             return
         request_id = str(uuid.uuid4())
         scope = {**scope, **_settled(scope), "state": {**scope.get("state", {}), "request_id": request_id}}
-        began = False
+        began, size = False, 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > BODY_BYTES_MAX:
+                raise HTTPException(413, _TOO_LARGE)
+            return message
 
         async def named(message: Message) -> None:
             nonlocal began
@@ -44,7 +56,7 @@ class Form:
 
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._application(scope, receive, named)
+                await self._application(scope, bounded, named)
         except TimeoutError:
             if began:
                 raise

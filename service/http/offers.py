@@ -19,8 +19,7 @@ from service.http.repeats import Route
 from service.http.scopes import Scope
 from service.http.shapes import ApplicationList, IdList, InfrastructureList, User, UserPage
 
-PLATFORM = "6dbe4b1c-6c2e-4d2f-8a0a-52f1a6c0c3ae"  # the platform itself, which every tenant has
-_PLATFORM = {"id": PLATFORM, "name": "Platform", "type": "platform", "api_base_url": "", "usages": []}
+PLATFORM = "platform"  # the type of the application that every tenant has
 
 routes = APIRouter(prefix="/api/2", tags=["offers"], route_class=Route)
 
@@ -31,9 +30,9 @@ Licensing = Annotated[Permit, Depends(on_tenant(Scope.LICENSING_ADMIN, above="ap
 
 @routes.get("/applications", response_model=ApplicationList, summary="The applications")
 async def fetch_applications(permit: Looking) -> Response:
-    """The platform itself, and those of the catalogue."""
+    """Those of the catalogue, the platform itself among them."""
     found = [_application(permit, each) for each in permit.api.catalog.applications.values()]
-    return JSONResponse({"items": [_PLATFORM, *found]})
+    return JSONResponse({"items": found})
 
 
 def _application(permit: Permit, application: Application) -> dict[str, Any]:
@@ -53,7 +52,8 @@ async def fetch_tenant_applications(permit: LookingAt) -> Response:
     catalog = permit.api.catalog
     (own,) = await queries.items_of(permit.api.ledger, catalog, [permit.tenant.items_node])
     on = {item.application_id for name in own.enabled if (item := catalog.find_item(name))}
-    return JSONResponse({"items": [PLATFORM, *(name for name in catalog.applications if name in on)]})
+    had = [name for name, known in catalog.applications.items() if name in on or known.type == PLATFORM]
+    return JSONResponse({"items": had})
 
 
 @routes.get(
@@ -62,7 +62,7 @@ async def fetch_tenant_applications(permit: LookingAt) -> Response:
 async def fetch_binding(permit: LookingAt, application_id: str, tenant_id: TenantId) -> Response:
     """It has it while one of its items is on."""
     names = await _items_on(permit, application_id)
-    if not names and application_id != PLATFORM:
+    if not names and permit.api.catalog.applications[application_id].type != PLATFORM:
         raise _no_application()
     return JSONResponse({"application_id": application_id, "tenant_id": tenant_id})
 
@@ -95,7 +95,7 @@ async def unbind(permit: Licensing, application_id: str) -> Response:
 async def _items_on(permit: Permit, application_id: str) -> list[str]:
     """The items of an application that the tenant has on. Raises ``ApiError`` where there is no such application."""
     catalog = permit.api.catalog
-    if application_id != PLATFORM and application_id not in catalog.applications:
+    if application_id not in catalog.applications:
         raise _no_application()
     (own,) = await queries.items_of(permit.api.ledger, catalog, [permit.tenant.items_node])
     return [item.name for item in catalog.items_of_application(application_id) if item.name in own.enabled]

@@ -20,7 +20,7 @@ Number = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
 KEPT_LENGTH_MAX = 16_384  # characters of something that is only kept
 
 
-def check_plain(value: dict[str, Any]) -> dict[str, Any]:
+def check_plain(value: Any) -> Any:
     """Something that can be given back as JSON. Raises ``ValueError`` for what cannot, such as half a character."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -47,6 +47,8 @@ class Shape(BaseModel):
 
 
 class ErrorBody(Shape):
+    """What went wrong; ``code`` is one of docs/domain.md 9, or the status where none of them fits."""
+
     code: str = Field(examples=["1005"], pattern="^[0-9]+$")
     domain: str
     message: str
@@ -64,6 +66,8 @@ class Error(Shape):
 
 
 class Token(Shape):
+    """What a client signs in for."""
+
     access_token: str
     token_type: Literal["bearer"]
     expires_in: int = Field(description="Seconds.")
@@ -73,6 +77,8 @@ class Token(Shape):
 
 
 class ClientRequest(Shape):
+    """A new API client."""
+
     model_config = ConfigDict(
         json_schema_extra={"example": {"tenant_id": TENANT_EXAMPLE, "type": "api_client", "scopes": ["viewer"]}}
     )
@@ -83,6 +89,8 @@ class ClientRequest(Shape):
 
 
 class Client(Shape):
+    """An API client."""
+
     client_id: str
     client_secret: str | None = Field(default=None, description="Shown once, when the client is made.")
     tenant_id: str
@@ -94,6 +102,8 @@ class Client(Shape):
 
 
 class ClientList(Shape):
+    """API clients."""
+
     items: list[Client]
 
 
@@ -101,6 +111,8 @@ class ClientList(Shape):
 
 
 class UpdateLock(Shape):
+    """Whether a tenant may be updated from outside; only kept."""
+
     enabled: bool = False
     owner_id: Text | None = None
 
@@ -121,6 +133,8 @@ class TenantAttributes(Shape):
 
 
 class TenantRequest(TenantAttributes):
+    """A new tenant."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
@@ -137,6 +151,8 @@ class TenantRequest(TenantAttributes):
 
 
 class TenantChange(TenantAttributes):
+    """A change of a tenant; what is left out stays. ``version`` is the one that the change is of."""
+
     model_config = ConfigDict(json_schema_extra={"example": {"version": 1, "name": "Renamed Customer"}})
     version: Number | None = None
     name: TenantName | None = None
@@ -145,12 +161,16 @@ class TenantChange(TenantAttributes):
 
 
 class Quota(Shape):
+    """A quota: ``value`` null is unlimited, ``overage`` null is soft (docs/domain.md 4)."""
+
     value: int | None
     overage: int | None
     version: int
 
 
 class OfferingItem(Shape):
+    """An offering item of a tenant."""
+
     application_id: str
     name: str
     edition: str | None
@@ -166,10 +186,14 @@ class OfferingItem(Shape):
 
 
 class OfferingItemList(Shape):
+    """Offering items."""
+
     items: list[OfferingItem]
 
 
 class Tenant(Shape):
+    """A tenant."""
+
     id: str
     parent_id: str
     version: int
@@ -193,36 +217,50 @@ class Tenant(Shape):
 
 
 class Cursors(Shape):
+    """Where to go on."""
+
     after: str | None = Field(default=None, description="Absent on the last page.")
 
 
 class Paging(Shape):
+    """What comes behind this page."""
+
     cursors: Cursors
 
 
 class TenantPage(Shape):
+    """A page of tenants."""
+
     timestamp: str
     items: list[Tenant]
     paging: Paging
 
 
 class IdList(Shape):
+    """Ids or names."""
+
     items: list[str]
 
 
 class OfferingItemPage(Shape):
+    """A page of offering items."""
+
     timestamp: str
     items: list[OfferingItem]
     paging: Paging
 
 
 class QuotaRequest(Shape):
+    """A quota to set; ``version`` is the one that the change is of, 0 for one that never was."""
+
     value: Number | None = None
     overage: Number | None = None
     version: Number | None = None
 
 
 class OfferingItemRequest(Shape):
+    """An offering item to turn on or off; an absent quota stays."""
+
     application_id: Text | None = None
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS)]
     infra_id: Text | None = None
@@ -231,6 +269,8 @@ class OfferingItemRequest(Shape):
 
 
 class OfferingItemsRequest(Shape):
+    """A change of the items of a tenant; what is not named stays."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
@@ -253,11 +293,15 @@ class OfferingItemsRequest(Shape):
 
 
 class UsageItem(Shape):
+    """The item that a usage is of."""
+
     status: Literal[0, 1]
     quota: Quota | None = None
 
 
 class Usage(Shape):
+    """What a tenant and those below it use of an item."""
+
     application_id: str | None
     name: str
     edition: str | None
@@ -274,22 +318,47 @@ class Usage(Shape):
 
 
 class UsageList(Shape):
+    """Usages of a tenant."""
+
     items: list[Usage]
 
 
 class TenantUsages(Shape):
+    """The usages of one of several tenants."""
+
     tenant: str
     usages: list[Usage]
 
 
 class TenantUsagesList(Shape):
+    """Usages of several tenants."""
+
     items: list[TenantUsages]
+
+
+class UsageReport(Shape):
+    """Gauges to report; each entry is answered by itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"items": [{"tenant_id": TENANT_EXAMPLE, "usage_name": "local_storage", "value": 1073741824}]}
+        }
+    )
+    items: Annotated[list[Any], Field(max_length=1000), AfterValidator(check_plain)]
+
+
+class UsageReportAnswer(Shape):
+    """One answer for each entry, with what it named and, only where it was refused, an ``error``."""
+
+    items: list[dict[str, Any]]
 
 
 # --- what there is
 
 
 class Application(Shape):
+    """A service that owns items."""
+
     id: str
     name: str
     type: str
@@ -298,10 +367,14 @@ class Application(Shape):
 
 
 class ApplicationList(Shape):
+    """Applications."""
+
     items: list[Application]
 
 
 class Infrastructure(Shape):
+    """A storage component."""
+
     id: str
     name: str
     capabilities: list[str]
@@ -310,10 +383,14 @@ class Infrastructure(Shape):
 
 
 class InfrastructureList(Shape):
+    """Storage components."""
+
     items: list[Infrastructure]
 
 
 class User(Shape):
+    """Who asks."""
+
     id: str
     tenant_id: str
     login: str
@@ -322,6 +399,8 @@ class User(Shape):
 
 
 class UserPage(Shape):
+    """A page of users."""
+
     timestamp: str
     items: list[dict[str, Any]]
     paging: Paging

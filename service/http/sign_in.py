@@ -23,6 +23,7 @@ routes = APIRouter(tags=["sign-in"])
 
 _FORM = {
     "requestBody": {
+        "required": True,
         "content": {
             "application/x-www-form-urlencoded": {
                 "schema": {

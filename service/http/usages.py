@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 
 from schemas.base import QUANTITY_MAX
@@ -20,10 +20,9 @@ from service.http.errors import ApiError
 from service.http.offering_items import EVERY, Names, split
 from service.http.repeats import Route
 from service.http.scopes import Scope
-from service.http.shapes import Plain, TenantUsagesList, UsageList
+from service.http.shapes import TenantUsagesList, UsageList, UsageReport, UsageReportAnswer
 
 TENANTS_MAX = 1000
-ENTRIES_MAX = 1000
 REGISTERED = "apportion.workload.registered.v1"
 REPORTED = "apportion.workload.usage_reported.v1"
 TYPE = "tenant_gauges"  # of the workload that stands for a tenant as a whole; no item is for it, so it holds nothing
@@ -34,10 +33,6 @@ Looking = Annotated[Permit, Depends(for_caller(Scope.VIEWER))]
 LookingAt = Annotated[Permit, Depends(on_tenant(Scope.VIEWER))]
 Reporting = Annotated[Permit, Depends(for_caller(Scope.USAGE_REPORTER))]
 Edition = Annotated[str, Query(description=f"`{EVERY}`, the default, for all.")]
-
-_EXAMPLE = {
-    "items": [{"tenant_id": "3f0e8c2a-9f5d-4c55-8a53-0d1b7f6c2e11", "usage_name": "local_storage", "value": 1073741824}]
-}
 
 
 @routes.get("/tenants/usages", response_model=TenantUsagesList, summary="What several tenants use")
@@ -81,16 +76,14 @@ async def _usages(
     ]
 
 
-@routes.put("/tenants/usages", summary="Report gauges of tenants as a whole")
-async def report(permit: Reporting, body: Annotated[Plain, Body(examples=[_EXAMPLE])]) -> Response:
+@routes.put("/tenants/usages", response_model=UsageReportAnswer, summary="Report gauges of tenants as a whole")
+async def report(permit: Reporting, body: UsageReport) -> Response:
     """One answer for each entry, with ``error`` only where it was refused.
 
     An entry names its tenant (``tenant_uuid`` or ``tenant_id``), what is measured (``name``, ``offering_item``,
     ``usage_name`` or ``usage_type``) and its absolute ``value``. It is kept as a workload of the reporter's own.
     """
-    entries = body.get("items")
-    if not isinstance(entries, list) or len(entries) > ENTRIES_MAX:
-        raise malformed(f"A list of at most {ENTRIES_MAX} items is needed.")
+    entries = body.items
     ids = [_tenant_of(entry) for entry in entries]
     reached = {each.id: each for each in await permit.reach_all(name for name in ids if name)}
     tellers = [_teller(permit, entry, reached.get(name or "")) for entry, name in zip(entries, ids, strict=True)]

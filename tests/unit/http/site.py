@@ -11,18 +11,21 @@ from schemas.asyncapi import asyncapi_document
 from service import http
 from service.handlers import clients, tree
 from service.http import scopes
+from service.ledger.reference import ReferenceLedger
 from service.records import ApiClient
+from service.rules.tenants import ROOT
 from service.settings import Settings
 from tests.unit.handlers.world import World
 
-ANYBODY = "root"
+ANYBODY = ROOT
+AT_ROOT = f"/tenants/{ROOT}"
 
 
 class Site(World):
     """A world with HTTP in front of it; its clock stands still unless a test moves it."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__()
+    def __init__(self, ledger: ReferenceLedger | None = None, **settings: Any) -> None:
+        super().__init__(ledger=ledger)
         self.settings = Settings(**{"http_requests_per_second": 0, **settings})
         self.serve()
 
