@@ -38,7 +38,7 @@ _FORM = {
                 },
                 "example": {"grant_type": "client_credentials"},
             }
-        }
+        },
     },
     "security": [{"basic": []}],
 }
