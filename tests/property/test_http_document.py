@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
-import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -14,20 +15,32 @@ import schemathesis
 import uvloop
 from schemathesis import checks
 
+from schemas.switches import SwitchRequested
 from service import http
+from service.handlers import mass_switch_control
+from service.handlers.mass_switches import Selection
 from service.http import scopes
 from service.http.__main__ import document
-from tests.unit.handlers.test_mass_switches import fleet
+from tests.unit.handlers.test_mass_switches import BASE, EDITION, fleet
 from tests.unit.http.site import Site
 
-CUSTOMERS = ("c1", "c2", "c3")
+CUSTOMERS = ("c1", "c2", "c3", "c4")
 KNOWN = {
-    "tenant_id": ("msp", "c1", "c2", "dist", "root"),
+    "tenant_id": ("msp", "c1", "c2", "c3", "dist", "root"),
     "workload_id": ("c1-1", "c2-1"),
     "reservation_id": ("r1", "r2"),
     "application_id": ("6e6d758d-8e74-3ae3-ac84-50eb0dff12eb",),
+    "switch_id": ("s1",),
+    "target_edition": ("pck_per_workload", "cyber_protect_adv"),
+    "edition": ("cyber_protect_adv", "pck_per_workload"),
+    "offering_item": (BASE, EDITION),
+    "parent_id": ("msp", "dist", "c1"),
+    "below": ("msp", "c1"),
+    "subtree_root_id": ("msp",),
+    "subtree_root_tenant_id": ("msp",),
+    "kind": ("customer", "partner"),
 }
-EXAMPLES = 6  # of each operation, beside those of the document
+EXAMPLES = 5  # of each operation, beside those of the document
 CHECKED = [
     checks.not_a_server_error,
     checks.status_code_conformance,
@@ -36,7 +49,11 @@ CHECKED = [
     checks.response_schema_conformance,
 ]
 
+REQUEST = SwitchRequested(switch_id="any", target_edition="pck_per_workload")
+SELECTION = Selection(tenants=("c2", "c3"))
+
 schema = schemathesis.openapi.from_dict(json.loads(document()))
+schema.config.phases.coverage.unexpected_methods = set()  # test_tenants.py asks for them
 
 
 class Served:
@@ -45,6 +62,9 @@ class Served:
     def __init__(self) -> None:
         self.url = ""
         self.token = ""
+        self._known = {name: itertools.cycle((*known, None)) for name, known in KNOWN.items()}
+        self.asked: set[str] = set()
+        self.succeeded: set[str] = set()
         self._ready = threading.Event()
         self._stop: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), daemon=True)
@@ -58,10 +78,22 @@ class Served:
         self._stop()
         self._thread.join(10)
 
+    def direct(self, part: dict[str, Any]) -> None:
+        """Lead most questions to something that is there: what is not there is soon answered."""
+        for name in part.keys() & self._known.keys():
+            known = next(self._known[name])
+            if known is not None and isinstance(part[name], str):
+                part[name] = known
+
     async def _serve(self) -> None:
         site = Site()
         await fleet(site, customers=CUSTOMERS)
+        await site.send("switch.requested", "c4", {"switch_id": "s1", "target_edition": "pck_per_workload"})
+        job = mass_switch_control.Order("j1", REQUEST, SELECTION, None, "dist")
+        await mass_switch_control.create(site.engine, job)
         client = await site.client("dist")
+        other = await site.client("msp")
+        self._known |= {"client_id": itertools.cycle((other, None)), "job_id": itertools.cycle(("j1", None))}
         self.token = (await site.api.tokens.issue(client, "dist", scopes.ALL))["access_token"]
         server = http.WebServer(site.application, "127.0.0.1", 0)
         self.url = server.url
@@ -88,9 +120,20 @@ def served() -> Iterator[Served]:
 def test_no_answer_is_a_failure_of_the_service_or_other_than_the_document_says(
     case: schemathesis.Case, served: Served
 ) -> None:
-    for name, known in KNOWN.items():
-        given = case.path_parameters.get(name)
-        if isinstance(given, str):  # mostly something that is there, as what is not there is soon answered
-            case.path_parameters[name] = (*known, given)[zlib.crc32(given.encode()) % (len(known) + 1)]
+    for part in (case.path_parameters, case.query, case.body):
+        if isinstance(part, dict):
+            served.direct(part)
     headers = {"Authorization": f"Bearer {served.token}"}
-    case.call_and_validate(base_url=served.url, headers=headers, checks=CHECKED)
+    answer = case.call_and_validate(base_url=served.url, headers=headers, checks=CHECKED)
+    served.asked.add(case.operation.label)
+    if answer.status_code < 300:
+        served.succeeded.add(case.operation.label)
+
+
+def test_nearly_every_operation_was_seen_to_succeed(served: Served) -> None:
+    """Answers that are all refusals would fit the document too."""
+    labels = {operation.ok().label for operation in schema.get_all_operations()}
+    if served.asked != labels:
+        pytest.skip("not all operations were asked in this run")
+    failed = sorted(labels - served.succeeded)
+    assert len(failed) <= len(labels) // 5, failed
