@@ -25,7 +25,6 @@ from service.ledger import queue
 from service.ledger.base import Ledger
 from service.ledger.transaction import SILENT_PREFIX, Account, Place, Record, RecordKey, Waiting
 from service.records import Items, Reservation, Workload
-from service.rules import tenants as rules
 
 GROUP_SIZE_MAX = 64  # tenants that are read together
 TRIES_MAX = 8  # readings of one tenant until one is of one moment
@@ -270,7 +269,7 @@ async def _read(ledger: Ledger, nodes: Sequence[Node]) -> list[Reading]:
                 versions=versions,
             )
         )
-    await tree.each([one for one in readings if one.node.tenant.kind in rules.WITH_WORKLOADS], _fill(ledger))
+    await tree.each(readings, _fill(ledger))
     return readings
 
 
@@ -296,7 +295,7 @@ async def _below(
 
 
 def _fill(ledger: Ledger) -> Callable[[Reading], Any]:
-    """Read what only customers and units have."""
+    """Read what is without number: workloads, of customers and units only, and reservations, of whatever tenant."""
 
     async def fill(reading: Reading) -> None:
         node = reading.node

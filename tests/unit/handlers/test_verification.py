@@ -62,6 +62,15 @@ async def test_what_events_have_made_is_in_order() -> None:
     assert report.as_json() == {"ok": True, "tenants": 5, "workloads": 4, "reservations": 1, "violations": []}
 
 
+async def test_what_is_reserved_for_a_partner_is_accounted_for_like_that_of_a_customer() -> None:
+    world = await busy_world()
+    await world.send("reservation.reserve", "msp", {"reservation_id": "p", "items": {MANAGEMENT: 2}})
+    await world.send("reservation.reserve", "dist", {"reservation_id": "p", "items": {MANAGEMENT: 1}})
+    found = await verification.verify(world.ledger, CATALOG)
+    assert found.violations == [] and found.reservations == 3
+    assert await world.used("dist", MANAGEMENT) == 3 + await world.used("cust", MANAGEMENT)
+
+
 async def test_bytes_that_a_deleted_tenant_still_reports_stand_in_the_sums_above() -> None:
     world = await busy_world()
     await world.send("workload.registered", "gone", {"workload_id": "w", "type": "workstation"})
