@@ -119,7 +119,7 @@ class Engine:
         while pending:
             async with self.directory.names(pending):
                 groups = await self.directory.groups(pending)
-                transactions += await self._decide_works(groups)
+                transactions += await self._decide_works(groups, cautious=pending is not works)
             await self._mend(pending)
             tried = [work for group in groups.values() for work in group]
             undecided = [work for work in tried if work.result is None]
@@ -131,7 +131,7 @@ class Engine:
         self._count(works, transactions, time.perf_counter() - began)
         return [work.result for work in works if work.result is not None]
 
-    async def _decide_works(self, groups: Mapping[int, Sequence[Work]]) -> int:
+    async def _decide_works(self, groups: Mapping[int, Sequence[Work]], *, cautious: bool) -> int:
         """Decide works by shard, once; answers how many transactions that took.
 
         Those that wait for their tenant go first, and the others only when they are kept: were a position moved before,
@@ -139,9 +139,9 @@ class Engine:
         """
         waiting = {shard: [Event(work) for work in works if work.waits] for shard, works in groups.items()}
         others = {shard: [Event(work) for work in works if not work.waits] for shard, works in groups.items()}
-        done, count = await self._round({shard: events for shard, events in waiting.items() if events})
+        done, count = await self._round({shard: events for shard, events in waiting.items() if events}, cautious)
         if all(all(decided) for decided in done.values()):
-            _, further = await self._round({shard: events for shard, events in others.items() if events})
+            _, further = await self._round({shard: events for shard, events in others.items() if events}, cautious)
             count += further
         return count
 
@@ -167,7 +167,7 @@ class Engine:
         pending = subjects
         tries = 0
         while pending:
-            done, _ = await self._round({shard: pending})
+            done, _ = await self._round({shard: pending}, cautious=pending is not subjects)
             undecided = [subject for subject, decided in zip(pending, done[shard], strict=True) if not decided]
             tries = tries + 1 if len(undecided) == len(pending) else 0
             if undecided:
@@ -179,10 +179,17 @@ class Engine:
         self.observer.conflicts(undecided)
         await asyncio.sleep(random.uniform(0, min(PAUSE_SECONDS_MAX, 0.001 * 2**tries)))
 
-    async def _round(self, groups: Mapping[int, Sequence[Subject]]) -> tuple[dict[int, list[bool]], int]:
-        """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were."""
+    async def _round(
+        self, groups: Mapping[int, Sequence[Subject]], cautious: bool
+    ) -> tuple[dict[int, list[bool]], int]:
+        """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were.
+
+        ``cautious`` is every round but the first: its decisions bring all their attempts, so that a batch in which many
+        quotas run out is decided in two rounds and not in as many.
+        """
         now_ms = self.clock()
-        cache, placements, scarcity = self.loader.cache, self._placements, self._scarcity
+        cache, placements = self.loader.cache, self._placements
+        scarcity = None if cautious else self._scarcity
         views = {shard: View(shard, self.catalog, now_ms, cache, placements, scarcity) for shard in groups}
         await self._prefetch(views, groups)
         spans: dict[int, list[slice]] = {}
