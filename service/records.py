@@ -171,6 +171,7 @@ class Switch(msgspec.Struct, frozen=True, array_like=True):
     job_id: str | None = None
     kept: switch_undo.Kept | None = None
     started_ms: int = 0
+    identity: str = "once"  # part of the id of that announcement
 
 
 class SwitchTask(msgspec.Struct, frozen=True, array_like=True):

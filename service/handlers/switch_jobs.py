@@ -307,7 +307,7 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
         known: Switch | None = draft.view.read(records.switch_key(job.tenant, job.switch_id)).value
         ask = Ask(job.switch_id, known.job_id if known else None, None)
         content = _data_of(known, Progress(job.total, job.moved, job.denied), ())
-        identity = f"progress/{job.walk}/{job.moved + job.denied}"
+        identity = f"{running.cause.id}/{job.walk}/{job.moved + job.denied}"
         step.emit.append(
             switch_answers.emission(draft, job.tenant, ask.switch_id, switch_answers.PROGRESSED, content, identity)
         )
