@@ -105,7 +105,8 @@ class Bench:
         await self.ledger.close()
 
     async def prepare(self, fleet: Fleet) -> None:
-        """Make the tenants and plans of a fleet."""
+        """Make the tenants and plans of a fleet, in a ledger whose numbers are as long as those of a running service."""
+        await self.ledger.adopt_incarnation()
         for events in (fleet.tenants(), fleet.plans()):
             for batch in batches(events, self.batch):
                 results = await self.engine.handle(self.read(self.records(batch)))

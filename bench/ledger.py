@@ -132,9 +132,10 @@ class Bench:
         self._trees: dict[tuple[int, int], Tree] = {}
 
     async def renew(self) -> None:
-        """Begin with an empty ledger."""
+        """Begin with an empty ledger, whose numbers are as long as those of a running service."""
         self.redis.empty()
         self._trees.clear()
+        await self.ledger.adopt_incarnation()
 
     async def measure(self, case: Case) -> dict[str, float]:
         """Decisions per second, and the microseconds of Redis' script and of this process that each took."""
@@ -142,7 +143,7 @@ class Bench:
         for caller in range(case.callers):
             shard = caller if case.batch > 1 else 0
             tree = await self._tree(shard, case.path_length)
-            calls.append((shard, self._calls(tree, case, f"stream/{caller}")))
+            calls.append((shard, self._calls(tree, case, f"path-of-{case.path_length}/{caller}")))
         before = self.redis.scripts().seconds
         began, began_cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*(self._commit(shard, some) for shard, some in calls))
