@@ -105,7 +105,7 @@ class Bench:
         await self.ledger.close()
 
     async def prepare(self, fleet: Fleet) -> None:
-        """Make the tenants and plans of a fleet, in a ledger whose numbers are as long as those of a running service."""
+        """Make the tenants and plans of a fleet, in a ledger whose numbers are as long as in operation."""
         await self.ledger.adopt_incarnation()
         for events in (fleet.tenants(), fleet.plans()):
             for batch in batches(events, self.batch):

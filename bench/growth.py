@@ -3,8 +3,8 @@
 Good for: seeing that nothing in the way of an event grows with the number of tenants; where it does, by how much. Each
 size is measured twice: by an engine that knows no tenant yet, and again, with new events, when it does.
 
-Not good for: absolute throughput (ask ``bench pipeline``), and for several instances or several masters of Redis: on
-one machine they would only share its cores.
+Not good for: absolute throughput (ask ``bench pipeline``). Several instances and several masters of Redis are another
+question, with its own answer: topology.py.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ EVENTS = 32_000  # of one figure
 PARTNERS = 64
 
 
-async def run(*, quick: bool, rounds: int, batch: int) -> report.Report:
-    """Every size in every round."""
+async def run(made: report.Report, *, quick: bool, rounds: int, batch: int) -> None:
+    """Every size in every round, added to a report."""
     sizes = QUICK_SIZES if quick else SIZES
     count = EVENTS // 4 if quick else EVENTS
-    made = report.Report(
-        "growth", {"sizes": list(sizes), "events": count, "partners": PARTNERS, "batch": batch, "rounds": rounds}
-    )
+    made.options |= {"sizes": list(sizes), "events": count, "partners": PARTNERS, "batch": batch, "rounds": rounds}
     measured: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
     with servers.redis_server() as redis:
         for number, size in itertools.product(range(rounds), sizes):
@@ -41,7 +39,6 @@ async def run(*, quick: bool, rounds: int, batch: int) -> report.Report:
         for size, some in measured.items()
     ]
     _compare(made, measured, sizes)
-    return made
 
 
 async def _measure(redis: servers.BenchRedis, size: int, count: int, batch: int, seed: int) -> dict[str, float]:

@@ -77,8 +77,9 @@ class Tree:
     """Tenants that all stand below one direct partner, and transactions of theirs, each of which happens once."""
 
     def __init__(self, path_length: int) -> None:
-        above = tuple(f"{level}-{uuid.UUID(int=level)}"[:36] for level in range(path_length - 1))
-        self.paths = [(str(uuid.UUID(int=1000 + number)), *above) for number in range(TENANTS)]
+        first = path_length * 10_000  # no tenant is in two trees
+        above = tuple(str(uuid.UUID(int=first + TENANTS + level)) for level in range(path_length - 1))
+        self.paths = [(str(uuid.UUID(int=first + number)), *above) for number in range(TENANTS)]
         self._expect: list[tuple[Expectation, ...]] = []
         self._numbers = itertools.count(1)
         self._positions: dict[str, int] = {}
@@ -182,7 +183,9 @@ class Bench:
 
 def _check(outcomes: Sequence[Outcome]) -> None:
     if any(outcome.kind is not OutcomeKind.APPLIED for outcome in outcomes):
-        raise AssertionError("every decision of the benchmark is granted, or the figure is of something else")
+        raise AssertionError(
+            f"every decision of the benchmark is granted, or the figure is of something else: {outcomes[0]}"
+        )
 
 
 def cases(path_lengths: Sequence[int], batch_sizes: Sequence[int], percents: Sequence[int]) -> list[Case]:

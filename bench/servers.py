@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,14 @@ class BenchRedis:
         """Forget everything, and begin a new append-only file, so that no rewriting falls into the next figure."""
         self.client.flushall()
         self.client.config_resetstat()
+
+    def restart(self) -> float:
+        """Kill the server and start it again on its file; the seconds until it answers with everything loaded."""
+        self.server.kill()
+        self.client.connection_pool.disconnect()
+        began = time.monotonic()
+        self.server.start()
+        return time.monotonic() - began
 
     def scripts(self) -> Scripts:
         """The calls of scripts, and the time Redis spent in them."""
