@@ -22,7 +22,7 @@ import redis
 
 from bench import instances, report
 from bench.fleet import Fleet
-from bench.instances import Place, Processors, Sample
+from bench.instances import Place, Processors
 from service.local.cluster import LocalRedisCluster
 from service.local.server import Server
 from service.local.stack import Stack
@@ -79,7 +79,7 @@ def run(made: report.Report, *, shape: Shape, rounds: int) -> None:
         if case != (1, 1):
             pairs = zip(measured[case], measured[1, 1], strict=True)
             ratio = report.median([some["events_per_second"] / one["events_per_second"] for some, one in pairs])
-            made.ratios[f"{case[0]} masters, {case[1]} instances / 1 master, 1 instance"] = ratio
+            made.ratios[f"masters {case[0]}, instances {case[1]} / one of each"] = ratio
 
 
 def bound_by(cores: Mapping[str, float]) -> str:
@@ -134,21 +134,20 @@ def _watch(place: Place, before: int, backlog: int, pids: Mapping[str, int]) -> 
     began = place.await_reached(before + int(FROM * backlog))
     published, watched, busy = place.published(topics.OUTBOUND), Processors(pids), busy_seconds()
     ended = place.await_reached(before + int(TO * backlog))
-    seconds = ended.seconds - began.seconds
     shares, busy = watched.shares(), (busy_seconds() - busy) / watched.seconds
     announced = (place.published(topics.OUTBOUND) - published) / watched.seconds
     place.await_decided(before + backlog)
+    rate, cores = (ended.decided - began.decided) / (ended.seconds - began.seconds), _summed(shares)
     return {
-        "events_per_second": _between(began, ended),
+        "events_per_second": rate,
         "announcements_per_second": announced,
-        **_summed(shares),
+        **cores,
+        "cores_of_others": busy - sum(shares.values()),
         "cores_busy": busy,
-        "seconds": seconds,
+        **{
+            f"{kind}_us_per_event": cores[f"cores_of_{kind}"] / rate * 1e6 for kind in ("instances", "masters", "kafka")
+        },
     }
-
-
-def _between(began: Sample, ended: Sample) -> float:
-    return (ended.decided - began.decided) / (ended.seconds - began.seconds)
 
 
 def _summed(shares: Mapping[str, float]) -> dict[str, float]:
