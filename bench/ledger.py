@@ -199,7 +199,7 @@ def cases(path_lengths: Sequence[int], batch_sizes: Sequence[int], percents: Seq
 async def run(*, quick: bool, rounds: int) -> report.Report:
     """The whole matrix, with both baselines in every round."""
     paths = (2,) if quick else PATH_LENGTHS
-    sizes = (1, 100, 500) if quick else BATCHES
+    sizes = (1, 100, 2000) if quick else BATCHES
     percents = (0, 100) if quick else CHANGED_PERCENTS
     made = report.Report("ledger", {"quick": quick, "rounds": rounds, "tenants": TENANTS, "callers": CALLERS})
     measured: dict[tuple[str, Case], list[dict[str, float]]] = {}
