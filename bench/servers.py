@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -40,13 +39,11 @@ class BenchRedis:
         self.client.flushall()
         self.client.config_resetstat()
 
-    def restart(self) -> float:
-        """Kill the server and start it again on its file; the seconds until it answers with everything loaded."""
+    def restart(self) -> None:
+        """Kill the server, start it again on its file, and wait until it answers with everything loaded."""
         self.server.kill()
         self.client.connection_pool.disconnect()
-        began = time.monotonic()
         self.server.start()
-        return time.monotonic() - began
 
     def scripts(self) -> Scripts:
         """The calls of scripts, and the time Redis spent in them."""
