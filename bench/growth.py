@@ -22,6 +22,7 @@ SIZES = (100, 1_000, 10_000, 100_000)
 QUICK_SIZES = (100, 1_000, 10_000)
 EVENTS = 32_000  # of one figure
 PARTNERS = 64
+RATIOS = {"events per second": "per_second_when_known", "processor time of an event": "python_us_when_known"}
 
 
 async def run(made: report.Report, *, quick: bool, rounds: int, batch: int) -> None:
@@ -49,27 +50,33 @@ async def _measure(redis: servers.BenchRedis, size: int, count: int, batch: int,
     bench.engine = Engine(bench.ledger, bench.catalog)  # one that has seen nothing
     life = fleet.life()
     figures = {
-        "at_first": await _rate(bench, itertools.islice(life, count)),
-        "when_known": await _rate(bench, itertools.islice(life, count)),
+        **await _cost(bench, itertools.islice(life, count), "at_first"),
+        **await _cost(bench, itertools.islice(life, count), "when_known"),
     }
     figures["announcements_per_event"] = bench.announced / (2 * count)
     await bench.close()
     return figures
 
 
-async def _rate(bench: Bench, events: Iterable[Event]) -> float:
-    """Events per second of one process: read, decided, and their announcements rendered."""
+async def _cost(bench: Bench, events: Iterable[Event], when: str) -> dict[str, float]:
+    """Events per second of one process (read, decided, their announcements rendered), and what one of them costs."""
     prepared = [bench.records(some) for some in batches(events, bench.batch)]
-    began = time.perf_counter()
+    script_seconds, began, began_cpu = bench.redis.scripts().seconds, time.perf_counter(), time.process_time()
     for records in prepared:
         await bench.engine.handle(bench.read(records))
         await bench.announce()
-    return sum(map(len, prepared)) / (time.perf_counter() - began)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+    count = sum(map(len, prepared))
+    return {
+        f"per_second_{when}": count / seconds,
+        f"python_us_{when}": cpu_seconds / count * 1e6,
+        f"script_us_{when}": (bench.redis.scripts().seconds - script_seconds) / count * 1e6,
+    }
 
 
 def _compare(made: report.Report, measured: dict[int, list[dict[str, float]]], sizes: Sequence[int]) -> None:
-    """Every size beside the smallest."""
-    for size in sizes[1:]:
+    """Every size beside the smallest: events per second, and processor time of Python, which others disturb less."""
+    for size, (what, name) in itertools.product(sizes[1:], RATIOS.items()):
         pairs = zip(measured[sizes[0]], measured[size], strict=True)
-        ratios = [large["when_known"] / small["when_known"] for small, large in pairs]
-        made.ratios[f"{size:,} customers / {sizes[0]:,} customers"] = report.median(ratios)
+        ratio = report.median([large[name] / small[name] for small, large in pairs])
+        made.ratios[f"{what}, {size:,} customers / {sizes[0]:,} customers"] = ratio
