@@ -329,7 +329,9 @@ async def test_a_job_taken_up_by_another_process_hands_over_each_task_once(monke
         await world.engine.run_due(range(world.ledger.shards))
         world.start()
     entries = await world.ledger.outbox(range(world.ledger.shards), 1_000_000)
-    tasks = [each for some in entries.values() for each in some if mass_switches.REQUESTED in getattr(each, "facts", "")]
+    tasks = [
+        each for some in entries.values() for each in some if mass_switches.REQUESTED in getattr(each, "facts", "")
+    ]
     assert len(tasks) == 5
     await finish(world)
     assert await counts(world) == {"total": 5, "completed": 5}
@@ -400,9 +402,7 @@ async def test_a_switch_that_names_a_plan_of_yesterday_is_told_what_has_drifted(
     await world.send("switch.requested", "c1", data)
     found = await switch_lookups.find(world.ledger, "s")
     assert found.event is not None and found.event["type"] == "apportion.switch.rejected.v1"
-    assert [drift["message"] for drift in found.event["data"]["drift"]] == [
-        f"2 workloads held {EDITION}, now 3 do"
-    ]
+    assert [drift["message"] for drift in found.event["data"]["drift"]] == [f"2 workloads held {EDITION}, now 3 do"]
 
 
 @pytest.mark.parametrize("few", [True, False], ids=["few workloads", "many workloads"])
