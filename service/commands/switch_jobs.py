@@ -119,9 +119,9 @@ def pause(job_id: str, json: Json = False) -> None:
     _print_job(console.run(_control("pause", job_id)), json=json)
 
 
-def resume(job_id: str, json: Json = False) -> None:
-    """Go on where the job was paused."""
-    _print_job(console.run(_control("resume", job_id)), json=json)
+def resume(job_id: str, rate: Rate = None, json: Json = False) -> None:
+    """Go on where the job was paused, at another rate if one is given."""
+    _print_job(console.run(_control("resume", job_id, rate=rate)), json=json)
 
 
 def cancel(job_id: str, json: Json = False) -> None:
@@ -232,12 +232,12 @@ def _progress(job: JobRow) -> tuple[int, int]:
     return counts.total - counts.queued - counts.running - counts.cancelled, counts.total
 
 
-async def _control(verb: str, job_id: str) -> JobRow:
+async def _control(verb: str, job_id: str, **options: Any) -> JobRow:
     from service import core
     from service.handlers import mass_switch_control, mass_switch_reports
 
     async with core.open_core(console.settings()) as opened:
-        await getattr(mass_switch_control, verb)(opened.engine(), job_id)
+        await getattr(mass_switch_control, verb)(opened.engine(), job_id, **options)
         return await mass_switch_reports.job(opened.ledger, job_id)
 
 
