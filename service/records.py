@@ -265,9 +265,29 @@ def switch_task_key(job_id: str, tenant: str) -> RecordKey:
     return RecordKey("switchtask", job_id, tenant)
 
 
+def switch_undo_key(tenant: str, switch_id: str) -> RecordKey:
+    """Why the switch was not led back, when that was asked for last."""
+    return RecordKey("switchundo", tenant, switch_id)
+
+
+def switch_chunk_key(job_id: str, part: str, number: int) -> RecordKey:
+    """Some of the tenants that a job of switches is about, with their switches."""
+    return RecordKey("switchchunk", job_id, f"{part}-{number}")
+
+
+def switch_jobs_index() -> IndexKey:
+    """The jobs of switches of a shard."""
+    return IndexKey("switchjobs", "", "")
+
+
 def switch_waiting(switch_id: str) -> str:
     """Under which name the ledger keeps why a switch was refused; no workload has such an id."""
     return f"switch/{switch_id}"
+
+
+def switch_undo_waiting(switch_id: str) -> str:
+    """The same for why it was not led back."""
+    return f"switch/{switch_id}/undo"
 
 
 def preview_key(tenant: str, plan_hash: str) -> RecordKey:
@@ -404,6 +424,8 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "switch": _switch,
     "switchplace": _identifier,
     "switchtask": _switch_task,
+    "switchundo": _switch,
+    "switchchunk": msgspec.msgpack.Decoder(tuple[tuple[str, str], ...]).decode,
     "preview": _basis,
     "job": bytes,
 }

@@ -113,7 +113,7 @@ def _render_facts(entry: outbox.Facts) -> Message:
         subject=subject,
         time_ms=int(time_ms),
         cause_id=cause or None,
-        revision=None if type_ == MESSAGE_REJECTED else int(revision or entry.revision),
+        revision=None if type_ in _WITHOUT_REVISION else int(revision or entry.revision),
         traceparent=traceparent or None,
         data_json=data.encode(),
     )
@@ -299,4 +299,6 @@ def _text(key: bytes | None) -> str | None:
     return None if key is None else key.decode("utf-8", "replace")
 
 
-_TOPICS = {type_: event.topic for type_, event in table.OUTBOUND.items()}
+# Some events are put on an inbound topic by the service itself, as any other producer would put them there.
+_TOPICS = {type_: event.topic for type_, event in (table.INBOUND | table.OUTBOUND).items()}
+_WITHOUT_REVISION = {MESSAGE_REJECTED, *table.INBOUND}

@@ -15,9 +15,19 @@ import msgspec
 import structlog
 
 from service import records
-from service.handlers import clearing, plan_jobs, subtrees, switch_jobs, timeouts, waiting_events, wakeups
+from service.handlers import (
+    clearing,
+    mass_switches,
+    plan_jobs,
+    subtrees,
+    switch_jobs,
+    timeouts,
+    waiting_events,
+    wakeups,
+)
 from service.handlers.backlogs import EventJob
 from service.handlers.draft import Cause, Draft, View
+from service.handlers.mass_switches import MassSwitch
 from service.handlers.moves import LookJob
 from service.handlers.offering_items import DisableJob, RevokeJob
 from service.handlers.plans import PlanJob
@@ -42,9 +52,10 @@ RUNNERS: dict[type, Callable[[Running, Any], Awaitable[None]]] = {
     RevokeJob: subtrees.run_revoke,
     LookJob: subtrees.run_look,
     SwitchJob: switch_jobs.run,
+    MassSwitch: mass_switches.run,
 }
 
-Job = EventJob | PlanJob | wakeups.WakeJob | ClearJob | DisableJob | RevokeJob | LookJob | SwitchJob
+Job = EventJob | PlanJob | wakeups.WakeJob | ClearJob | DisableJob | RevokeJob | LookJob | SwitchJob | MassSwitch
 
 log = structlog.get_logger(__name__)
 _decode = msgspec.msgpack.Decoder(Job).decode

@@ -65,6 +65,11 @@ def data(
     }
 
 
+def encoded(content: Mapping[str, Any]) -> str:
+    """The data of an announcement as JSON."""
+    return announcements.encode(content)
+
+
 def items_before(plan: Plan) -> list[dict[str, Any]]:
     """The items of both sides as they were."""
     return [

@@ -9,10 +9,10 @@ import msgspec
 
 from schemas.switches import SwitchRequested
 from service import records
-from service.handlers import switch_answers
+from service.handlers import switch_answers, switch_tasks
 from service.handlers.draft import Draft, Step
 from service.handlers.switch_answers import Ask, Progress
-from service.ledger.transaction import Emission, Timer
+from service.ledger.transaction import Emission, Timer, Wait
 from service.records import Identifier, Switch, SwitchTask
 from service.rules import facets, switch_drift, switching
 from service.rules.facets import Stamp
@@ -130,12 +130,34 @@ def reject(
 
 
 def refused_undo(
-    draft: Draft, step: Step, tenant: str, switch_id: str, content: Mapping[str, Any], denials_of: tuple[int, ...]
+    draft: Draft,
+    step: Step,
+    tenant: str,
+    known: Switch | None,
+    content: Mapping[str, Any],
+    denials_of: tuple[int, ...],
 ) -> None:
-    """Announce that a switch is not led back, to this request."""
+    """Announce that a switch is not led back, to this request; it is remembered until the next one.
+
+    The switch itself stays what it was, so its own record says nothing of it.
+    """
+    switch_id = content["switch_id"]
+    answer = switch_answers.encoded(content)
     identity = f"undo/{switch_answers.digest(draft.cause.id)}"
-    said = switch_answers.emission(draft, tenant, switch_id, switch_answers.UNDO_REJECTED, content, identity)
+    said = switch_answers.emission(draft, tenant, switch_id, switch_answers.UNDO_REJECTED, answer, identity)
     step.emit.append(msgspec.structs.replace(said, denials_of=denials_of))
+    if known is None:
+        return
+    if denials_of:
+        who = records.switch_undo_waiting(switch_id)
+        step.wait = Wait(tenant, who, "\n[]", (), denials_of, indexed=False)
+    refused = msgspec.structs.replace(
+        known, type=switch_answers.UNDO_REJECTED, answer=answer, denied=bool(denials_of), kept=None
+    )
+    step.put.append((records.switch_undo_key(tenant, switch_id), refused))
+    if known.job_id is not None and known.state == switch_answers.DONE:
+        task = SwitchTask(switch_id, switch_tasks.UNDO_REJECTED)
+        step.put.append((records.switch_task_key(known.job_id, tenant), task))
 
 
 def stamp_of(draft: Draft) -> Stamp:

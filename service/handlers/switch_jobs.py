@@ -57,12 +57,12 @@ async def run(running: Running, job: SwitchJob) -> None:
 # --- counted
 
 
-class _Count:
+class Count:
     """The workloads of a customer and its units by kind, as of a version; later ones are counted again."""
 
-    def __init__(self, running: Running, undone: str | None) -> None:
-        self._ledger = running.engine.ledger
-        self._shard = running.shard
+    def __init__(self, ledger: Ledger, shard: int, undone: str | None = None) -> None:
+        self._ledger = ledger
+        self._shard = shard
         self._undone = undone
         self._plans: dict[str, dict[str, Plan]] = {}
         self._kinds: dict[tuple[str, str], Kind] = {}
@@ -139,7 +139,8 @@ async def _all_workloads(ledger: Ledger, shard: int, tenant: str) -> AsyncIterat
 
 
 async def _begin(running: Running, job: SwitchJob) -> None:
-    count = _Count(running, job.switch_id if job.request is None else None)
+    undone = job.switch_id if job.request is None else None
+    count = Count(running.engine.ledger, running.shard, undone)
     await count.count(job.tenant)
 
     def needs(view: View) -> Iterable[RecordKey]:
@@ -166,7 +167,7 @@ def _request(job: SwitchJob) -> SwitchRequested | None:
     return None if job.request is None else SwitchRequested.model_validate_json(job.request)
 
 
-def _start(draft: Draft, job: SwitchJob, count: _Count, running_id: str) -> None:
+def _start(draft: Draft, job: SwitchJob, count: Count, running_id: str) -> None:
     data = _request(job)
     if data is None:
         _start_undo(draft, job, count)
@@ -208,7 +209,7 @@ def _forget(draft: Draft, job_id: str) -> None:
     step.timers.append(Timer(f"job/{job_id}", None))
 
 
-def _start_undo(draft: Draft, job: SwitchJob, count: _Count) -> None:
+def _start_undo(draft: Draft, job: SwitchJob, count: Count) -> None:
     tenant = job.tenant
     known: Switch | None = draft.read(records.switch_key(tenant, job.switch_id))
     assert known is not None  # it is led back, so it is remembered
@@ -217,16 +218,18 @@ def _start_undo(draft: Draft, job: SwitchJob, count: _Count) -> None:
     situation = switch_situations.situation(draft, tenant, known.kept.application, count.whole())
     back = switching.undo(draft.catalog, situation, known.kept)
     if back.plan.direction is None or switch_endings.hindrances(back.plan):
-        _refuse_undo(draft, tenant, ask, back, ())
+        _refuse_undo(draft, tenant, ask, known, back, ())
         return
     record = msgspec.structs.replace(known, state=switch_answers.RUNNING, type=switch_answers.STARTED)
     switch_starts.start(
         draft, draft.step(), tenant, ask, back.plan, count.tallies, record, version=count.version, drift=back.drift
     )
-    _refuse_undo(draft, tenant, ask, back, (0,))
+    _refuse_undo(draft, tenant, ask, known, back, (0,))
 
 
-def _refuse_undo(draft: Draft, tenant: str, ask: Ask, back: switching.UndoPlan, denials_of: tuple[int, ...]) -> None:
+def _refuse_undo(
+    draft: Draft, tenant: str, ask: Ask, known: Switch, back: switching.UndoPlan, denials_of: tuple[int, ...]
+) -> None:
     step = draft.step()
     switch_starts.unmark(draft, step, tenant)
     refusals = () if denials_of else back.plan.refusals
@@ -237,7 +240,7 @@ def _refuse_undo(draft: Draft, tenant: str, ask: Ask, back: switching.UndoPlan, 
         denials=switch_answers.refusals(refusals),
         drift=switch_answers.drifts(back.drift),
     )
-    switch_endings.refused_undo(draft, step, tenant, ask.switch_id, content, denials_of)
+    switch_endings.refused_undo(draft, step, tenant, known, content, denials_of)
 
 
 # --- moved

@@ -19,6 +19,7 @@ from service.rules import tenants as tenant_rules
 from service.rules.quotas import Quota
 from service.rules.switch_plan import Situation, Usage
 from service.rules.switch_reconciling import Outcome
+from service.rules.switch_room import Level
 from service.rules.tally import Kind, Tally
 
 
@@ -109,8 +110,8 @@ def counted(found: Iterable[Member]) -> Tally:
     return made
 
 
-def situation(draft: Draft, tenant: str, application: str, found: Tally) -> Situation:
-    """The customer as it is now."""
+def situation(draft: Draft, tenant: str, application: str, found: Tally, above: tuple[Level, ...] = ()) -> Situation:
+    """The customer as it is now; ``above`` are the tenants whose quotas are to be foreseen."""
     placement = draft.placement(tenant)
     known = draft.tenant(tenant)
     assert placement is not None  # the tenant has been read
@@ -125,6 +126,7 @@ def situation(draft: Draft, tenant: str, application: str, found: Tally) -> Situ
         tally=found,
         parent_id=known.parent_id,
         parent_enabled=None if is_direct else draft.items(known.parent_id).enabled,
+        above=above,
     )
 
 

@@ -191,8 +191,8 @@ class _Undo:
         draft, tenant, known = self.draft, self.tenant, self.known
         hindrance = obstacle(draft, tenant)
         if known is None or known.kept is None or known.state != switch_answers.DONE:
-            state = "is not known" if known is None else f"is {known.state}"
-            hindrance = Refusal("not_allowed", f"switch {self.ask.switch_id} {state}", context={"code": "1027"})
+            why = f"switch {self.ask.switch_id} {_why_not(known)}"
+            hindrance = Refusal("not_allowed", why, context={"code": "1027"})
         if hindrance is not None or known is None or known.kept is None:
             self._reject(None, [hindrance] if hindrance else [], ())
             return
@@ -232,4 +232,13 @@ class _Undo:
         denials = switch_answers.refusals(refusals)
         content = switch_answers.data(self.ask, plan, Progress(), denials=denials, drift=switch_answers.drifts(drift))
         step = self.draft.step()
-        switch_endings.refused_undo(self.draft, step, self.tenant, self.ask.switch_id, content, denials_of)
+        switch_endings.refused_undo(self.draft, step, self.tenant, self.known, content, denials_of)
+
+
+def _why_not(known: Switch | None) -> str:
+    """Why a switch cannot be led back, whatever the customer looks like now."""
+    if known is None:
+        return "is not known"
+    if known.state == switch_answers.DONE:
+        return "has moved nothing, so there is nothing to lead back"
+    return f"is {known.state}"

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from service import records
-from service.handlers import reservations
-from service.handlers.draft import Cause, Draft, View
+from service.handlers import mass_switches, reservations
+from service.handlers.draft import Cause, Draft, Step, View
 from service.handlers.stepping import Task
 from service.handlers.work import path_keys
 from service.ledger.transaction import RecordKey, Timer
@@ -49,11 +49,23 @@ def forget(member: str) -> Task:
         step.timers.append(Timer(member, None))
         if known is not None and _is_over(kind, known):
             step.delete.append(key)
-            if kind == "reservation":
-                step.unwait.append((tenant, reservations.waiting_name(name)))
+            _forget_with_it(step, kind, tenant, name, known)
         draft.close()
 
     return Task(lambda _: [key], decide)
+
+
+def _forget_with_it(step: Step, kind: str, tenant: str, name: str, known: Any) -> None:
+    """What is of no use without the record."""
+    if kind == "reservation":
+        step.unwait.append((tenant, reservations.waiting_name(name)))
+    elif kind == "switch":
+        step.unwait += [(tenant, records.switch_waiting(name)), (tenant, records.switch_undo_waiting(name))]
+        step.delete += [records.switch_place_key(name), records.switch_undo_key(tenant, name)]
+        if known.job_id is not None:
+            step.delete.append(records.switch_task_key(known.job_id, tenant))
+    elif kind == "job":
+        step.exclude(records.switch_jobs_index(), mass_switches.decode(known).job_id)
 
 
 def _is_over(kind: str, record: Any) -> bool:
@@ -61,8 +73,10 @@ def _is_over(kind: str, record: Any) -> bool:
         return record.type is None and not record.gauges and not any(link.applied for link in record.links.values())
     if kind == "plan":
         return bool(record.deleted)
-    if kind == "preview":
+    if kind in ("preview", "switchchunk"):
         return True
+    if kind == "job":
+        return mass_switches.decode(record).is_over
     if kind == "switch":
         return record.state not in ("preparing", "running")
     return bool(record.state != reservations.HELD)

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas import envelope
 from service import records
-from service.handlers import backlogs, plans
+from service.handlers import backlogs, plans, switch_tasks
 from service.handlers.backlogs import EventJob
 from service.handlers.draft import Draft
 from service.handlers.stepping import Running
@@ -96,4 +96,5 @@ def _give_up(draft: Draft, job: EventJob, work: Work) -> None:
     names = {"tenant_id": job.tenant} | ({"parent_id": parent} if parent is not None else {})
     refused = RefusedError("unknown_tenant", "the tenant, or the parent it names, is not known", None, **names)
     work.emit_rejection(step.emit, refused)
+    switch_tasks.note_failure(step, work.event, draft.view)
     backlogs.advance(draft, step, job.tenant, job.backlog, job.number)

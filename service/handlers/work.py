@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.envelope import Inbound
 from service import records
-from service.handlers import announcements
+from service.handlers import announcements, switch_tasks
 from service.handlers.announcements import Origin
 from service.handlers.draft import Cause, Draft, Placement, View
 from service.ledger.transaction import STEPS_PER_OFFSET, Emission, RecordKey
@@ -143,7 +143,9 @@ class Work:
         # The last step of the event: those before it may have been applied at an earlier try.
         unfinished.position = self.number * STEPS_PER_OFFSET + STEPS_PER_OFFSET - 1
         unfinished.once = f"{self.once}/rejected" if self.once is not None else None
-        self.emit_rejection(unfinished.step().emit, refused)
+        step = unfinished.step()
+        self.emit_rejection(step.emit, refused)
+        switch_tasks.note_failure(step, self.event, view)
         unfinished.close()
         self.result = Result("rejected", refused.code, refused.message, refused.context)
 

@@ -45,7 +45,7 @@ def plan(catalog: model.Catalog, situation: Situation, target: str, options: Opt
     source = source_edition(catalog, situation)
     way = switch_mapping.direction(catalog, situation.application, source, target)
     if not isinstance(way, Direction):  # a direction is a string too
-        return _refused(situation, source, target, way)
+        return refused(situation, source, target, way)
     assert source is not None  # or there would be no way
     of_source = _of_edition(catalog, situation.items, source)
     served = _served(catalog, situation, source)
@@ -71,7 +71,7 @@ def undo(catalog: model.Catalog, situation: Situation, kept: Kept, options: Opti
     source = source_edition(catalog, situation)
     if source != kept.to_edition:
         why = f"the switch led to {kept.to_edition}, and the customer is on {source or 'no edition'} now"
-        return UndoPlan(_refused(situation, source, kept.from_edition, why), ())
+        return UndoPlan(refused(situation, source, kept.from_edition, why), ())
     way = switch_mapping.direction(catalog, kept.application, source, kept.from_edition)
     assert isinstance(way, Direction)  # what was switched can be switched back
     current = Source(source, _of_edition(catalog, situation.items, source), _served(catalog, situation, source))
@@ -148,7 +148,8 @@ def _provisioned(
     )
 
 
-def _refused(situation: Situation, source: str | None, target: str, why: str) -> Plan:
+def refused(situation: Situation, source: str | None, target: str, why: str) -> Plan:
+    """A plan that moves nothing and says why."""
     basis = Basis(situation.application, source, target, {}, {}, (), "")
     return Plan(
         from_edition=source,

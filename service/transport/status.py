@@ -103,12 +103,20 @@ class Observatory:
         return membership.living(entries, await self._board.now_ms(), ttl_ms)[0]
 
     async def wait_idle(self, seconds: float) -> Status:
-        """Look until everything is idle or the time is over; what was seen last."""
+        """Look until everything is idle or the time is over; what was seen last.
+
+        Idle is what two looks in a row find so. A job of switches puts events on a topic, so work can go round in a
+        circle and slip past one look; that job was over before the second one.
+        """
         end = time.monotonic() + seconds
+        before = None
         while True:
             seen = await self.read()
-            if seen.idle or time.monotonic() >= end:
+            if (seen.idle and before is not None and before.idle) or time.monotonic() >= end:
                 return seen
+            before = seen
+            if seen.idle:
+                continue
             await asyncio.sleep(LOOK_SECONDS)  # neither Kafka nor Redis tells when the last one is done
 
     async def count_dead_letters(self) -> dict[str, int]:
