@@ -51,6 +51,10 @@ async def run_disable(running: Running, job: DisableJob) -> None:
 async def run_look(running: Running, job: LookJob) -> None:
     """One step: who waits on one tenant after the other is looked at again, or who has what was asked for."""
     stack = job.stack or (Frame(job.tenant),)
+    if job.named:
+        await running.each([_reassign_task(running, job, *name) for name in job.named[:PER_STEP]])
+        await _go_on(running, msgspec.structs.replace(job, stack=stack, named=job.named[PER_STEP:]))
+        return
     frame = stack[-1]
     if frame.phase == CHILDREN:
         cursor, children = await _children(running, frame)
@@ -80,6 +84,18 @@ def _look_task(running: Running, job: LookJob, tenant: str, workload_id: str) ->
             assignments.recount(draft, tenant, workload_id, now)
         else:
             assignments.reassign(draft, tenant, workload_id, now, job.reason)
+        assignments.close_unwritten(draft, now)
+
+    return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
+
+
+def _reassign_task(running: Running, job: LookJob, tenant: str, workload_id: str) -> Task:
+    """Decide on a workload anew, whether it waits or not."""
+
+    def decide(view: View) -> None:
+        draft = Draft(view, running.cause)
+        now = draft.workload(tenant, workload_id)
+        assignments.reassign(draft, tenant, workload_id, now, job.reason)
         assignments.close_unwritten(draft, now)
 
     return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
