@@ -293,6 +293,11 @@ def deleted_children_index(tenant: str) -> IndexKey:
     return IndexKey("deleted", tenant, "")
 
 
+def below(tenant: str) -> tuple[IndexKey, IndexKey]:
+    """Where to find every tenant right below, deleted or not."""
+    return children_index(tenant), deleted_children_index(tenant)
+
+
 # Some things that are read like records, though the ledger keeps them itself; nothing can be expected of them.
 
 
@@ -312,7 +317,7 @@ def population_key(tenant: str) -> RecordKey:
 
 
 def units_key(tenant: str) -> RecordKey:
-    """The tenants right below."""
+    """The tenants right below, deleted ones too: what they hold is released a while after."""
     return RecordKey("?units", tenant, "")
 
 
@@ -337,6 +342,10 @@ def aside_item(name: str) -> str:
 def set_aside(item: str) -> str | None:
     """The item of which such a silent item counts units; None for every other item."""
     return item.removeprefix(ASIDE_PREFIX) if item.startswith(ASIDE_PREFIX) else None
+
+
+DISTURBANCES = f"{SILENT_PREFIX}disturbed/"
+"""The silent item that counts changes of a customer's workloads while a switch counts them."""
 
 
 def applied_count_item(plan: str) -> str:
@@ -522,9 +531,13 @@ class Loader:
         tenants = _tenants_of(wanted, "?units")
         if not tenants:
             return {}
-        indexes = {shard: [children_index(tenant) for tenant in some] for shard, some in tenants.items()}
+        indexes = {shard: [index for tenant in some for index in below(tenant)] for shard, some in tenants.items()}
         found = await self._ledger.members_together(indexes)
-        return {units_key(index.tenant): Versioned(0, tuple(members)) for index, members in found.items()}
+        return {
+            units_key(tenant): Versioned(0, tuple(name for index in below(tenant) for name in found[index]))
+            for some in tenants.values()
+            for tenant in some
+        }
 
     async def _kept_by_the_ledger(self, shard: int, key: RecordKey) -> Versioned:
         if key.kind == "?waiting":

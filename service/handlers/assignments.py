@@ -189,6 +189,7 @@ def _write(
     step.put.append((records.workload_key(tenant, workload_id), after))
     if placement.items.switching is not None and placement.items.switching.preparing:
         step.include(records.disturbed_index(placement.customer), f"{tenant}/{workload_id}")
+        step.take.append(Take((placement.customer,), records.DISTURBANCES, 1, fact=True))
 
 
 def changed(draft: Draft, tenant: str, workload_id: str, number: int, content: str) -> Emission:

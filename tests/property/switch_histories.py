@@ -15,10 +15,11 @@ from service.ledger.transaction import SILENT_PREFIX, Account
 from service.records import Workload
 from tests.unit.handlers.world import CATALOG, World
 
-PARENTS = {"dist": "root", "msp": "dist", "other": "dist", "cust": "msp", "unit": "cust", "shop": "msp"}
+PARENTS = {"dist": "root", "msp": "dist", "other": "dist", "cust": "msp", "unit": "cust", "cell": "unit", "shop": "msp"}
 PARTNERS = ("dist", "msp", "other")
-KINDS = {**dict.fromkeys(PARTNERS, "partner"), "cust": "customer", "shop": "customer", "unit": "unit"}
-MEMBERS = ("cust", "unit")
+KINDS = {**dict.fromkeys(PARTNERS, "partner"), "cust": "customer", "shop": "customer", "unit": "unit", "cell": "unit"}
+MEMBERS = ("cust", "unit", "cell")
+NEW = tuple(f"new{number}" for number in range(3))  # units that come to be now and then
 WORKLOADS = tuple(f"w{number}" for number in range(5))
 PLANS = ("p1", "p2", "p3")
 TYPES = ("workstation", "workstation", "server", "vm", "web_hosting_server")
@@ -103,8 +104,8 @@ class Life:
         ways = (self.register, self.remove, self.report, self.link, self.save, self.delete, self.reserve)
         way = self.chance.choices(ways, (5, 2, 2, 7, 1, 0.4, 2))[0]
         if self.chance.random() < 0.25:
-            rare = (self.switch, self.undo, self.quota, self.shop, self.items, self.toggle)
-            way = self.chance.choices(rare, (4, 3, 2, 1, 1, 1))[0]
+            rare = (self.switch, self.undo, self.quota, self.shop, self.items, self.toggle, self.unit, self.cut)
+            way = self.chance.choices(rare, (4, 3, 2, 1, 1, 1, 1, 1))[0]
         one = self.chance.choice
         said = list(way(one((*MEMBERS, "shop")), one(WORKLOADS), one(PLANS)))
         for each in said:
@@ -169,6 +170,29 @@ class Life:
         tenant = self.chance.choice(("unit", "msp", "dist"))
         data = {"parent_id": PARENTS[tenant], "kind": KINDS[tenant], "name": tenant, "enabled": self.chance.random() < 0.5}
         yield Said("tenant.upserted", tenant, data)
+
+    def unit(self, _: str, workload: str, plan: str) -> Iterator[Said]:
+        """A further unit, which comes and goes, with a workload."""
+        tenant = self.chance.choice(NEW)
+        data = {"parent_id": "cust" if tenant == "new0" else "unit", "kind": "unit", "name": tenant}
+        if self.chance.random() < 0.3:
+            yield Said("tenant.upserted", tenant, {**data, "enabled": False})
+            yield Said("tenant.deleted", tenant, {})
+            return
+        yield Said("tenant.upserted", tenant, data)
+        yield from self.save(tenant, workload, plan)
+        yield from self.register(tenant, workload, plan)
+        yield Said("plan.applied", tenant, {"plan_id": plan, "workload_ids": [workload]})
+
+    def cut(self, _: str, __: str, ___: str) -> Iterator[Said]:
+        """An item is turned off above and everywhere below, and on again above."""
+        if not self.limits:
+            return
+        tenant = self.chance.choice(("dist", "msp"))
+        name = self.chance.choice([name for edition in EDITIONS for name in items_of(edition)])
+        status = self.chance.choice((0, 1))
+        data = {"items": [{"name": name, "status": status}], "cascade": True}
+        yield Said("offering_items.set", tenant, data)
 
     def shop(self, _: str, __: str, ___: str) -> Iterator[Said]:
         """Another tenant below the same is switched too, or everybody above both moves."""
@@ -272,7 +296,7 @@ def check_asides(seen: _Seen, what: str) -> None:
     """``used - reserved`` over the edition and base items is the number of those who hold one; what is set aside is
     reserved."""
     names = [item.name for edition in EDITIONS for item in CATALOG.items_of_edition(edition) if item.role in WHOLE_ROLES]
-    for customer, members in (("cust", MEMBERS), ("shop", ("shop",))):
+    for customer, members in (("cust", (*MEMBERS, *NEW)), ("shop", ("shop",))):
         counted = sum(
             account.used - account.reserved
             for name in names
@@ -283,7 +307,7 @@ def check_asides(seen: _Seen, what: str) -> None:
     for (tenant, item), account in seen.accounts.items():
         name = records.set_aside(item)
         if name is not None:
-            customer = "cust" if tenant in MEMBERS else tenant
+            customer = "shop" if tenant == "shop" else "cust"
             assert 0 <= account.used <= seen.accounts.get((customer, name), Account()).reserved, (what, tenant, item)
             assert not account.used or seen.switching.get(customer), (what, tenant, item, account)
 

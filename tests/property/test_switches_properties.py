@@ -22,7 +22,6 @@ def few_at_once() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(switch_jobs, "MOVED_PER_STEP", 2)
     patch.setattr(switch_jobs, "COUNTED_PER_READ", 3)
-    patch.setattr(switch_jobs, "FEW", 1)
     yield
     patch.undo()
 
