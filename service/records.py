@@ -24,7 +24,7 @@ from service.workload import Workload as Workload
 
 CACHED_RECORDS_MAX = 200_000  # tenants and plans kept in the process
 PATH_KEYS_MAX = 20  # no tree is deeper
-POPULATION_MAX = 200  # workloads of a tenant that are read at once
+POPULATION_MAX = 200  # workloads of a tenant that are read at once, unless the settings say otherwise
 KEYS_CACHED = 65_536  # of one kind: those of tenants and plans come again with every event
 
 
@@ -485,8 +485,9 @@ def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[in
 class Loader:
     """Reads records in bulk, one round trip for all shards, through the cache."""
 
-    def __init__(self, ledger: Ledger, cache: Cache) -> None:
+    def __init__(self, ledger: Ledger, cache: Cache, population_max: int = POPULATION_MAX) -> None:
         self._ledger = ledger
+        self._population_max = population_max
         self.cache = cache
 
     async def load(self, wanted: Mapping[int, Iterable[RecordKey]]) -> dict[RecordKey, Versioned]:
@@ -518,7 +519,7 @@ class Loader:
         tenants = _tenants_of(wanted, "?population")
         if not tenants:
             return {}
-        whole = await self._ledger.whole("workload", tenants, POPULATION_MAX)
+        whole = await self._ledger.whole("workload", tenants, self._population_max)
         return {population_key(tenant): self._population(tenant, entries) for tenant, entries in whole.items()}
 
     def _population(self, tenant: str, entries: Mapping[str, Record] | None) -> Versioned:

@@ -185,11 +185,19 @@ class View:
     """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them."""
 
     def __init__(
-        self, shard: int, catalog: Catalog, now_ms: int, cache: Cache, placements: Placements, scarcity: Scarcity
+        self,
+        shard: int,
+        catalog: Catalog,
+        now_ms: int,
+        cache: Cache,
+        placements: Placements,
+        scarcity: Scarcity,
+        population_max: int,
     ) -> None:
         self.shard = shard
         self.catalog = catalog
         self.now_ms = now_ms
+        self.population_max = population_max  # workloads of a customer that are switched at once
         self.transactions: list[Transaction] = []
         self._cache = cache
         self._entries: dict[RecordKey, Versioned] = {}  # as the batch itself has left them, else as loaded

@@ -40,7 +40,7 @@ def needs(view: View, tenant: str) -> Iterable[RecordKey]:
     """What it takes to know a customer that has few workloads; of one that has many, only that it has."""
     yield from path_keys(view, tenant)
     yield records.accounts_key(tenant)
-    for each in known_members(view, tenant, records.POPULATION_MAX):
+    for each in known_members(view, tenant, view.population_max):
         if each != tenant:
             yield from path_keys(view, each)
         yield records.units_key(each)
@@ -72,13 +72,14 @@ def members(draft: Draft, tenant: str, undone: str | None = None) -> list[Member
     That none has come to be since is for the caller to expect of the ledger.
     """
     found: list[Member] = []
-    everybody = known_members(draft.view, tenant, records.POPULATION_MAX)
-    if len(everybody) > records.POPULATION_MAX:
+    most = draft.view.population_max
+    everybody = known_members(draft.view, tenant, most)
+    if len(everybody) > most:
         return None
     for each in everybody:
         draft.view.read(records.units_key(each))
         population: Population | None = draft.view.read(records.population_key(each)).value
-        if population is None or len(found) + len(population.entries) > records.POPULATION_MAX:
+        if population is None or len(found) + len(population.entries) > most:
             return None
         found += [member(draft, each, name, undone) for name in sorted(population.entries)]
     return found

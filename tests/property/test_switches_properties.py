@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import records
 from service.handlers import switch_jobs
 from tests.property.switch_histories import Life
 from tests.unit.handlers.world import World
@@ -30,14 +29,12 @@ def few_at_once() -> Iterator[None]:
 def test_everything_holds_after_each_step_of_a_switch_whatever_happens_beside_it(
     seed: int, limits: bool, most: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "POPULATION_MAX", most)
-        asyncio.run(live(seed, limits=limits))
+    asyncio.run(live(seed, limits=limits, most=most))
 
 
-async def live(seed: int, *, limits: bool) -> None:
+async def live(seed: int, *, limits: bool, most: int) -> None:
     chance = random.Random(seed)
-    life = Life(chance, World(), limits=limits)
+    life = Life(chance, World(at_once=most), limits=limits)
     await life.begin()
     await life.check("the beginning")
     for _ in range(40):
