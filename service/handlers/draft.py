@@ -186,11 +186,19 @@ class View:
     ``scarcity`` everything counts as scarce."""
 
     def __init__(
-        self, shard: int, catalog: Catalog, now_ms: int, cache: Cache, placements: Placements, scarcity: Scarcity | None
+        self,
+        shard: int,
+        catalog: Catalog,
+        now_ms: int,
+        cache: Cache,
+        placements: Placements,
+        scarcity: Scarcity | None,
+        population_max: int,
     ) -> None:
         self.shard = shard
         self.catalog = catalog
         self.now_ms = now_ms
+        self.population_max = population_max  # workloads of a customer that are switched at once
         self.transactions: list[Transaction] = []
         self._cache = cache
         self._entries: dict[RecordKey, Versioned] = {}  # as the batch itself has left them, else as loaded

@@ -26,7 +26,7 @@ from service.handlers.work import Arrival, Result, Work, path_keys
 from service.ledger.base import Ledger
 from service.ledger.errors import LedgerError
 from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Transaction
-from service.records import Cache, Loader, MissingError, tenant_key
+from service.records import POPULATION_MAX, Cache, Loader, MissingError, tenant_key
 from service.rules.tenants import ROOT
 
 LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up a tree of bounded depth
@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True):
 
     unknown_tenant_wait_seconds: float = 60.0
     topic_prefix: str = "apportion."
+    switch_workloads_at_once_max: int = POPULATION_MAX
 
 
 class Observer(Protocol):
@@ -89,7 +90,7 @@ class Engine:
         self.options = options or Options()
         self.observer: Observer = observer or Silent()
         self.clock = clock
-        self.loader = Loader(ledger, Cache())
+        self.loader = Loader(ledger, Cache(), self.options.switch_workloads_at_once_max)
         self.directory = Directory(ledger)
         self._placements = Placements()
         self._scarcity = Scarcity()
@@ -190,7 +191,8 @@ class Engine:
         now_ms = self.clock()
         cache, placements = self.loader.cache, self._placements
         scarcity = None if cautious else self._scarcity
-        views = {shard: View(shard, self.catalog, now_ms, cache, placements, scarcity) for shard in groups}
+        most = self.options.switch_workloads_at_once_max
+        views = {shard: View(shard, self.catalog, now_ms, cache, placements, scarcity, most) for shard in groups}
         await self._prefetch(views, groups)
         spans: dict[int, list[slice]] = {}
         if not all(_are_there(views[shard], subjects) for shard, subjects in groups.items()):

@@ -66,11 +66,9 @@ async def numbers(world: World, *items: str) -> dict[str, tuple[int, int | None]
 
 
 @pytest.fixture(params=["one step", "a job"])
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(request: pytest.FixtureRequest) -> World:
     """A world in which the customer's workloads are few, or more than are switched in one step."""
-    if request.param == "a job":
-        monkeypatch.setattr(records, "POPULATION_MAX", 3)
-    return World()
+    return World(at_once=3 if request.param == "a job" else 200)
 
 
 async def test_the_first_example_of_the_domain_gives_its_table(world: World) -> None:
