@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, fairness, growth, ledger, memory, pipeline, profile, report, topology
+from bench import engine, fairness, growth, http, ledger, memory, pipeline, profile, report, topology
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -133,6 +133,18 @@ def run_fairness(
     if quick:
         shape, rounds = shape._replace(flood=min(flood, 60_000), seconds=6), 1
     finish(lambda: fairness.run(shape=shape, rounds=rounds), as_json)
+
+
+@app.command("http")
+def run_http(
+    seconds: Annotated[float, typer.Option(min=0.5, help="That each figure is measured.")] = 4.0,
+    rounds: Rounds = 3,
+    quick: Quick = False,
+    as_json: AsJson = False,
+) -> None:
+    """Reservations over HTTP, beside a bare endpoint with one call to Redis, for 1, 16 and 128 clients."""
+    shape, rounds = (http.Shape(1.0, 0.3), 1) if quick else (http.Shape(seconds), rounds)
+    finish(lambda: http.run(shape=shape, rounds=rounds), as_json)
 
 
 @app.command("profile")

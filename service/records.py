@@ -71,6 +71,7 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     overage: int | None = None
     version: int = 0
     stamp: Stamp | None = None
+    changed_ms: int = 0  # when others last saw it change
 
     @property
     def shown_version(self) -> int:
@@ -149,6 +150,30 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     made_at_ms: int = 0
     reasons: str = ""
     answered: tuple[str, ...] = ()
+
+
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a tenant for others and given back as it was: nothing is decided by it."""
+
+    contact: dict[str, Any] = {}
+    update_lock: dict[str, Any] = {}
+    ancestral_access: bool = True
+    language: str = "en"
+    customer_type: str = "default"
+    customer_id: str | None = None
+    internal_tag: str | None = None
+
+
+class ApiClient(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A program that may sign in for a tenant; of its secret only a hash is kept."""
+
+    tenant_id: str
+    type: str
+    scopes: tuple[str, ...]
+    secret_hash: str
+    created_ms: int
+    created_by: str = ""
+    data: dict[str, Any] = {}
 
 
 class Switch(msgspec.Struct, frozen=True, array_like=True):
@@ -249,6 +274,30 @@ def children_key(tenant: str) -> RecordKey:
 
 def name_key(parent: str, comparable_name: str) -> RecordKey:
     return RecordKey("name", parent, comparable_name)
+
+
+def profile_key(tenant: str) -> RecordKey:
+    return RecordKey("tenant", tenant, "profile")
+
+
+def client_key(client: str) -> RecordKey:
+    """An API client lies in the shard of its tenant, under its own id, so that it is found without the tenant."""
+    return RecordKey("client", client, "client")
+
+
+def clients_index(tenant: str) -> IndexKey:
+    """The API clients of a tenant."""
+    return IndexKey("clients", tenant, "")
+
+
+def secret_key(name: str) -> RecordKey:
+    """Something that all instances know and nobody else."""
+    return RecordKey("secret", ROOT, name)
+
+
+def answer_key(caller: str, question: str) -> RecordKey:
+    """What a caller was answered, so that the same question is answered alike."""
+    return RecordKey("answer", caller, question)
 
 
 def switch_key(tenant: str, switch_id: str) -> RecordKey:
@@ -424,6 +473,7 @@ _TENANT_DECODERS: dict[str, Callable[[bytes], Any]] = {
     "tenant": _tenant,
     "items": _items,
     "children": msgspec.msgpack.Decoder(int).decode,
+    "profile": msgspec.msgpack.Decoder(Profile).decode,
 }
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "workload": workload.decode,
@@ -437,6 +487,9 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "switchchunk": msgspec.msgpack.Decoder(tuple[tuple[str, str], ...]).decode,
     "preview": _basis,
     "job": bytes,
+    "client": msgspec.msgpack.Decoder(ApiClient).decode,
+    "secret": bytes,
+    "answer": bytes,
 }
 
 
