@@ -96,6 +96,10 @@ faults: setup ## Kill and restart everything under load, for long: SEED=1 KILLS=
 bench: setup ## Measure: make bench BENCH=ledger|pipeline|switch|http.
 	@$(BIN)/apportion bench $(BENCH)
 
+.PHONY: openapi
+openapi: $(STAMPS)/project ## Write docs/openapi.json again from the routes.
+	@$(BIN)/python -m service.http > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
+
 .PHONY: format
 format: $(STAMPS)/project ## Bring the source into its form.
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

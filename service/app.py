@@ -138,6 +138,8 @@ class Service:
             render_metrics=self.metrics.render,
             metrics_content_type=self.metrics.content_type,
             events=asyncapi_document(self.settings.topic_prefix),
+            api=http.build(self.engine, self.settings, lambda: self.gate.is_open),
+            timeout_seconds=self.settings.http_timeout_seconds,
         )
         try:
             web = http.WebServer(application, self.settings.http_host, self.settings.http_port)

@@ -24,7 +24,7 @@ from service.workload import Workload as Workload
 
 CACHED_RECORDS_MAX = 200_000  # tenants and plans kept in the process
 PATH_KEYS_MAX = 20  # no tree is deeper
-POPULATION_MAX = 200  # workloads of a tenant that are read at once
+POPULATION_MAX = 200  # workloads of a tenant that are read at once, unless the settings say otherwise
 KEYS_CACHED = 65_536  # of one kind: those of tenants and plans come again with every event
 
 
@@ -71,6 +71,7 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     overage: int | None = None
     version: int = 0
     stamp: Stamp | None = None
+    changed_ms: int = 0  # when others last saw it change
 
     @property
     def shown_version(self) -> int:
@@ -151,6 +152,30 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     answered: tuple[str, ...] = ()
 
 
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a tenant for others and given back as it was: nothing is decided by it."""
+
+    contact: dict[str, Any] = {}
+    update_lock: dict[str, Any] = {}
+    ancestral_access: bool = True
+    language: str = "en"
+    customer_type: str = "default"
+    customer_id: str | None = None
+    internal_tag: str | None = None
+
+
+class ApiClient(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A program that may sign in for a tenant; of its secret only a hash is kept."""
+
+    tenant_id: str
+    type: str
+    scopes: tuple[str, ...]
+    secret_hash: str
+    created_ms: int
+    created_by: str = ""
+    data: dict[str, Any] = {}
+
+
 class Switch(msgspec.Struct, frozen=True, array_like=True):
     """A switch as it is remembered: what was asked for, where it stands, and what it takes to undo it.
 
@@ -171,6 +196,7 @@ class Switch(msgspec.Struct, frozen=True, array_like=True):
     job_id: str | None = None
     kept: switch_undo.Kept | None = None
     started_ms: int = 0
+    identity: str = "once"  # part of the id of that announcement
 
 
 class SwitchTask(msgspec.Struct, frozen=True, array_like=True):
@@ -250,6 +276,30 @@ def name_key(parent: str, comparable_name: str) -> RecordKey:
     return RecordKey("name", parent, comparable_name)
 
 
+def profile_key(tenant: str) -> RecordKey:
+    return RecordKey("tenant", tenant, "profile")
+
+
+def client_key(client: str) -> RecordKey:
+    """An API client lies in the shard of its tenant, under its own id, so that it is found without the tenant."""
+    return RecordKey("client", client, "client")
+
+
+def clients_index(tenant: str) -> IndexKey:
+    """The API clients of a tenant."""
+    return IndexKey("clients", tenant, "")
+
+
+def secret_key(name: str) -> RecordKey:
+    """Something that all instances know and nobody else."""
+    return RecordKey("secret", ROOT, name)
+
+
+def answer_key(caller: str, question: str) -> RecordKey:
+    """What a caller was answered, so that the same question is answered alike."""
+    return RecordKey("answer", caller, question)
+
+
 def switch_key(tenant: str, switch_id: str) -> RecordKey:
     return RecordKey("switch", tenant, switch_id)
 
@@ -313,6 +363,11 @@ def deleted_children_index(tenant: str) -> IndexKey:
     return IndexKey("deleted", tenant, "")
 
 
+def below(tenant: str) -> tuple[IndexKey, IndexKey]:
+    """Where to find every tenant right below, deleted or not."""
+    return children_index(tenant), deleted_children_index(tenant)
+
+
 # Some things that are read like records, though the ledger keeps them itself; nothing can be expected of them.
 
 
@@ -332,7 +387,7 @@ def population_key(tenant: str) -> RecordKey:
 
 
 def units_key(tenant: str) -> RecordKey:
-    """The tenants right below."""
+    """The tenants right below, deleted ones too: what they hold is released a while after."""
     return RecordKey("?units", tenant, "")
 
 
@@ -357,6 +412,10 @@ def aside_item(name: str) -> str:
 def set_aside(item: str) -> str | None:
     """The item of which such a silent item counts units; None for every other item."""
     return item.removeprefix(ASIDE_PREFIX) if item.startswith(ASIDE_PREFIX) else None
+
+
+DISTURBANCES = f"{SILENT_PREFIX}disturbed/"
+"""The silent item that counts changes of a customer's workloads while a switch counts them."""
 
 
 def applied_count_item(plan: str) -> str:
@@ -414,6 +473,7 @@ _TENANT_DECODERS: dict[str, Callable[[bytes], Any]] = {
     "tenant": _tenant,
     "items": _items,
     "children": msgspec.msgpack.Decoder(int).decode,
+    "profile": msgspec.msgpack.Decoder(Profile).decode,
 }
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "workload": workload.decode,
@@ -427,6 +487,9 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "switchchunk": msgspec.msgpack.Decoder(tuple[tuple[str, str], ...]).decode,
     "preview": _basis,
     "job": bytes,
+    "client": msgspec.msgpack.Decoder(ApiClient).decode,
+    "secret": bytes,
+    "answer": bytes,
 }
 
 
@@ -498,8 +561,9 @@ def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[in
 class Loader:
     """Reads records in bulk, one round trip for all shards, through the cache."""
 
-    def __init__(self, ledger: Ledger, cache: Cache) -> None:
+    def __init__(self, ledger: Ledger, cache: Cache, population_max: int = POPULATION_MAX) -> None:
         self._ledger = ledger
+        self._population_max = population_max
         self.cache = cache
 
     async def load(self, wanted: Mapping[int, Iterable[RecordKey]]) -> dict[RecordKey, Versioned]:
@@ -531,7 +595,7 @@ class Loader:
         tenants = _tenants_of(wanted, "?population")
         if not tenants:
             return {}
-        whole = await self._ledger.whole("workload", tenants, POPULATION_MAX)
+        whole = await self._ledger.whole("workload", tenants, self._population_max)
         return {population_key(tenant): self._population(tenant, entries) for tenant, entries in whole.items()}
 
     def _population(self, tenant: str, entries: Mapping[str, Record] | None) -> Versioned:
@@ -544,9 +608,13 @@ class Loader:
         tenants = _tenants_of(wanted, "?units")
         if not tenants:
             return {}
-        indexes = {shard: [children_index(tenant) for tenant in some] for shard, some in tenants.items()}
+        indexes = {shard: [index for tenant in some for index in below(tenant)] for shard, some in tenants.items()}
         found = await self._ledger.members_together(indexes)
-        return {units_key(index.tenant): Versioned(0, tuple(members)) for index, members in found.items()}
+        return {
+            units_key(tenant): Versioned(0, tuple(name for index in below(tenant) for name in found[index]))
+            for some in tenants.values()
+            for tenant in some
+        }
 
     async def _kept_by_the_ledger(self, shard: int, key: RecordKey) -> Versioned:
         if key.kind == "?waiting":

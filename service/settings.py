@@ -80,6 +80,24 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
     """0: a free port, which the ready line names."""
+    http_requests_per_second: float = Field(default=1000, ge=0)
+    """Of one API client at one instance, on average over a few seconds; 0: as many as it likes."""
+    http_timeout_seconds: float = Field(default=30, gt=0, le=600)
+    """From the first byte of a request to the beginning of its answer."""
+
+    # --- who may call: docs/running.md
+
+    jwt_keys_file: Path | None = None
+    """Private keys (PEM, EC P-256), one after the other: the first one signs tokens, all of them verify. None: one that
+    the ledger keeps for all instances."""
+    token_seconds: int = Field(default=3600, ge=901, le=86_400)
+    oidc_issuer: str | None = None
+    """An outside OpenID Connect issuer whose tokens are accepted too."""
+    oidc_audience: str | None = None
+    oidc_jwks: str | None = None
+    """Where its keys are: a URL or a file."""
+    oidc_tenant_claim: str = "tenant_id"
+    oidc_scope_claim: str = "scope"
 
     # --- the domain
 
@@ -89,6 +107,9 @@ class Settings(BaseSettings):
     """None: the catalogue inside the package."""
     almost_reached_percent: int = Field(default=80, ge=1, le=99)
     unknown_tenant_wait_seconds: int = Field(default=60, ge=0, le=86_400)
+
+    switch_workloads_at_once_max: int = Field(default=200, ge=1, le=2000)
+    """A customer with at most so many workloads is switched in one step; a job goes through those of a larger one."""
 
     # --- bounds: every queue, batch and wait has one
 
@@ -124,6 +145,8 @@ class Settings(BaseSettings):
             raise ValueError("SASL needs APPORTION_KAFKA_SASL_MECHANISM, _SASL_USERNAME and _SASL_PASSWORD")
         if (self.kafka_ssl_cert_file is None) != (self.kafka_ssl_key_file is None):
             raise ValueError("APPORTION_KAFKA_SSL_CERT_FILE and _SSL_KEY_FILE are given together or not at all")
+        if len({self.oidc_issuer is None, self.oidc_audience is None, self.oidc_jwks is None}) > 1:
+            raise ValueError("APPORTION_OIDC_ISSUER, _OIDC_AUDIENCE and _OIDC_JWKS are given together or not at all")
         return self
 
     @property

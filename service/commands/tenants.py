@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 Top = Annotated[str, typer.Argument(help="Whose tree; without it, everything.")]
 
 
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="viewer, tenant_admin, usage_reporter, licensing_admin; once for each. All, if none."),
+]
+
+
 def register(application: typer.Typer) -> None:
     """Add the commands."""
     tenants = typer.Typer(help="Who there is.", no_args_is_help=True)
     tenants.command("tree")(tree)
     tenants.command("show")(show)
+    clients = typer.Typer(help="Programs that may sign in for a tenant.", no_args_is_help=True)
+    clients.callback()(lambda: None)  # with one command, typer would leave its name out
+    clients.command("create")(create_client)
+    tenants.add_typer(clients, name="client")
     application.add_typer(tenants, name="tenants")
 
 
@@ -45,6 +55,16 @@ def show(tenant: str, json: Json = False) -> None:
         return
     for name, value in row.items():
         typer.echo(f"{name.replace('_', ' ')}: {({True: 'yes', False: 'no'}).get(value, value)}")
+
+
+def create_client(tenant: str, scope: Scopes = None, json: Json = False) -> None:
+    """Make an API client of a tenant; its secret is shown this once."""
+    made = console.run(_create_client(tenant, scope))
+    if json:
+        console.print_json(made)
+        return
+    for name, value in made.items():
+        typer.echo(f"{name.replace('_', ' ')}: {value}")
 
 
 def _drawn(rows: Sequence[TenantRow]) -> Tree:
@@ -82,3 +102,30 @@ async def _show(tenant: str) -> TenantRow:
 
     async with core.open_core(console.settings()) as opened:
         return await queries.tenant(opened.ledger, tenant)
+
+
+async def _create_client(tenant: str, wanted: Sequence[str] | None) -> dict[str, str]:
+    import time
+    import uuid
+
+    from service import core
+    from service.handlers import clients
+    from service.http import credentials, scopes
+    from service.records import ApiClient
+
+    unknown = sorted(set(wanted or ()) - set(scopes.ALL))
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)} is no scope; there are {', '.join(scopes.ALL)}.")
+    async with core.open_core(console.settings()) as opened:
+        await opened.ledger.install()
+        node = await clients.tenant_of(opened.ledger, tenant)
+        secret, client_id, now_ms = credentials.make(), str(uuid.uuid4()), time.time_ns() // 1_000_000
+        known = ApiClient(
+            tenant_id=tenant,
+            type="api_client",
+            scopes=tuple(dict.fromkeys(wanted or scopes.ALL)),
+            secret_hash=await credentials.hash_of(secret),
+            created_ms=now_ms,
+        )
+        await clients.create(opened.ledger, node, client_id, known, now_ms)
+    return {"client_id": client_id, "client_secret": secret, "tenant_id": tenant}

@@ -16,7 +16,7 @@ import msgspec
 from schemas import dead_letters, outbound, table
 from service.catalog import Catalog
 from service.ledger import outbox
-from service.ledger.transaction import SILENT_PREFIX, Denial
+from service.ledger.transaction import SILENT_PREFIX, Denial, Emission
 
 ASSIGNMENT_CHANGED = "apportion.assignment.changed.v1"
 ASSIGNMENT_DENIED = "apportion.assignment.denied.v1"
@@ -136,6 +136,21 @@ def add_denials(data: str, denials: Sequence[Denial]) -> str:
     content = msgspec.json.decode(data)
     content["denials"] = [*content.get("denials", ()), *(quota_denial(denial) for denial in denials)]
     return _json(content).decode()
+
+
+class Said(NamedTuple):
+    """What an announcement tells, for those who are answered with it: its type, its subject and its data."""
+
+    type: str
+    subject: str
+    data: dict[str, Any]
+
+
+def said(emission: Emission, denials: Sequence[Sequence[Denial]]) -> Said:
+    """An announcement of a decision as it will be read; ``denials`` are those of each refused attempt."""
+    type_, _, subject, _, data = emission.facts.split("\n", _LINES_BEFORE_DATA)[4:]
+    own = [denial for number in emission.denials_of if number < len(denials) for denial in denials[number]]
+    return Said(type_, subject, msgspec.json.decode(add_denials(data, own) if own else data))
 
 
 def encode(data: Mapping[str, Any]) -> str:

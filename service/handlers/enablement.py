@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from service import records
 from service.handlers import announcements
 from service.handlers.draft import Draft, Step
@@ -47,6 +49,7 @@ def apply(
     """
     if any(after.status != before.states.get(name, OFF).status for name, after in changes.items()):
         step.wake.append(Wake(Place(tenant, ANY_ITEM), "offering_item"))
+    changes = {name: _dated(draft, before.states.get(name, OFF), after) for name, after in changes.items()}
     step.put.append((records.items_key(tenant), before.changed(changes)))
     if parent is None:
         found = draft.tenant(tenant)
@@ -59,6 +62,12 @@ def apply(
             step.limits.append(Limit(tenant, name, after.value, after.overage))
         if visible(after) != visible(known):
             step.emit.append(changed(draft, tenant, name, after, reason))
+
+
+def _dated(draft: Draft, known: ItemState, after: ItemState) -> ItemState:
+    """The new state with the moment since when others see it."""
+    changed_ms = known.changed_ms if visible(after) == visible(known) else draft.now_ms
+    return msgspec.structs.replace(after, changed_ms=changed_ms)
 
 
 def changed(draft: Draft, tenant: str, name: str, state: ItemState, reason: str) -> Emission:

@@ -38,13 +38,14 @@ class JobStateError(Exception):
 class Order(msgspec.Struct, frozen=True):
     """What a job is to do. ``request`` is what every task asks for; its ``switch_id`` and ``job_id`` do not count.
 
-    ``rate`` is tenants per second, None for as fast as it goes.
+    ``rate`` is tenants per second, None for as fast as it goes; ``owner`` is the tenant for which it is asked for.
     """
 
     job_id: str
     request: SwitchRequested
     selection: Selection
     rate: float | None = None
+    owner: str = ROOT
 
     @property
     def task(self) -> str:
@@ -157,6 +158,7 @@ async def _begin(engine: Engine, order: Order, part: str, count: int) -> MassSwi
         total=count,
         created_ms=engine.clock(),
         cause=order.job_id,
+        owner=order.owner,
     )
     return await _change(engine, order.job_id, lambda known: known or job)
 

@@ -18,6 +18,7 @@ from service.handlers.draft import Draft, Step
 from service.handlers.stepping import Running
 from service.handlers.switch_endings import KEPT_SECONDS
 from service.ledger.transaction import Emission, Timer
+from service.rules.tenants import ROOT
 
 CHUNK_TENANTS = 500  # in one record; also the most that one step puts on the topic
 STEP_SECONDS = 0.1  # between steps where a rate is set, or longer where it is below one tenant in that time
@@ -41,7 +42,7 @@ class MassSwitch(msgspec.Struct, frozen=True, tag="mass"):
 
     It goes through the tenants in rounds: ``position`` of ``total`` have been handed over in this one. The round is
     about all ``selected`` tenants (``part``), or leads back the switches in ``undo_part``. ``rate`` is tenants per
-    second, None for as fast as it goes. ``asked`` is a digest of what was asked for.
+    second, None for as fast as it goes. ``asked`` is a digest of what was asked for, ``owner`` the tenant for which.
     """
 
     job_id: str
@@ -61,6 +62,7 @@ class MassSwitch(msgspec.Struct, frozen=True, tag="mass"):
     undo_part: str | None = None
     undo_total: int = 0
     due_ms: int = 0
+    owner: str = ROOT
 
     @property
     def undoing(self) -> bool:

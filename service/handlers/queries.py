@@ -14,16 +14,17 @@ import msgspec
 
 from service import records
 from service.catalog import Catalog
-from service.handlers import announcements, outlines, tree
+from service.handlers import announcements, outlines, reservations, tree
 from service.handlers.tree import Node, NotFoundError
 from service.ledger.base import Ledger
 from service.ledger.transaction import SILENT_PREFIX, Account, RecordKey, Waiting
-from service.records import Items, ItemState, Workload
+from service.records import Items, ItemState, Reservation, Workload
 from service.rules import tenants as rules
 
 HOLDERS_MAX = 10  # the largest ones are shown
 WAITING_MAX = 1000  # those who wait longest are shown
 PAGE = 1000  # records of one round trip
+PORTIONS_MAX = 50  # round trips for one page of what is mostly left out
 OFF = ItemState(0)
 ROOT_HAS = ItemState(1)  # root has every item, without a limit
 
@@ -146,15 +147,34 @@ async def usage(ledger: Ledger, catalog: Catalog, tenant_id: str) -> Usage:
     """
     node = await tree.find(ledger, tenant_id)
     if node is tree.ROOT_NODE:
-        accounts = await _root_accounts(ledger)
-        items = Items(dict.fromkeys(catalog.items, ROOT_HAS))
-    else:
-        way = await tree.climb(ledger, node)
-        accounts = (await ledger.accounts({node.shard: [tenant_id]}))[tenant_id]
-        items = (await _items(ledger, [tree.customer_of(way)]))[0]
+        return (await usages(ledger, catalog, [(node, node)]))[0]
+    way = await tree.climb(ledger, node)
+    return (await usages(ledger, catalog, [(node, tree.customer_of(way))]))[0]
+
+
+async def usages(ledger: Ledger, catalog: Catalog, wanted: Sequence[tuple[Node, Node]]) -> list[Usage]:
+    """The same for many tenants at once, each with the tenant whose items and quotas count for it."""
+    accounts = await _accounts(ledger, [node for node, _ in wanted if node is not tree.ROOT_NODE])
+    if any(node is tree.ROOT_NODE for node, _ in wanted):
+        accounts[rules.ROOT] = await _root_accounts(ledger)
+    items = await items_of(ledger, catalog, [node for _, node in wanted])
+    return [
+        _usage_of(catalog, node.tenant_id, own, accounts.get(node.tenant_id, {}))
+        for (node, _), own in zip(wanted, items, strict=True)
+    ]
+
+
+def _usage_of(catalog: Catalog, tenant_id: str, items: Items, accounts: Mapping[str, Account]) -> Usage:
     used = {name for name, account in accounts.items() if account.used and not name.startswith(SILENT_PREFIX)}
     names = _in_order(catalog, used | items.enabled)
     return Usage(tenant_id, [_usage_row(catalog, name, items, accounts.get(name, Account())) for name in names])
+
+
+async def items_of(ledger: Ledger, catalog: Catalog, nodes: Sequence[Node]) -> list[Items]:
+    """The items of tenants, in their order; root has every item."""
+    stored = iter(await _items(ledger, [node for node in nodes if node is not tree.ROOT_NODE]))
+    everything = Items(dict.fromkeys(catalog.items, ROOT_HAS))
+    return [everything if node is tree.ROOT_NODE else next(stored) for node in nodes]
 
 
 def _usage_row(catalog: Catalog, name: str, items: Items, account: Account) -> UsageRow:
@@ -220,6 +240,19 @@ async def workloads(ledger: Ledger, tenant_id: str) -> Workloads:
     return Workloads(tenant_id, [_workload_row(name, found[name], reasons.get(name)) for name in sorted(found)])
 
 
+async def workload_page(ledger: Ledger, node: Node, after: str, size: int) -> tuple[list[WorkloadRow], bool]:
+    """At most ``size`` registered workloads of a tenant behind the id ``after``, by id, and whether they are the last.
+
+    What a page costs grows with the tenant's workloads: all of them are looked at, as the ledger has no order of ids.
+    """
+    if node is tree.ROOT_NODE:
+        return [], True
+    found = [(name, one) async for name, one in scan_workloads(ledger, node) if one.type is not None and name > after]
+    some = heapq.nsmallest(size + 1, dict(found).items(), key=lambda entry: entry[0])
+    reasons = await ledger.waiting(node.shard, node.tenant_id, [name for name, _ in some[:size]]) if some else {}
+    return [_workload_row(name, one, reasons.get(name)) for name, one in some[:size]], len(some) <= size
+
+
 async def workload(ledger: Ledger, tenant_id: str, workload_id: str) -> WorkloadRow:
     """One workload. Raises ``TenantNotFoundError`` or ``WorkloadNotFoundError``."""
     node = await tree.find(ledger, tenant_id)
@@ -264,8 +297,10 @@ def denials_of(reasons: Waiting) -> list[dict[str, Any]]:
 # --- why
 
 
-async def explain(ledger: Ledger, catalog: Catalog, tenant_id: str, offering_item: str) -> Explanation:
-    """What limits an item on the way from a tenant up to root, who holds it and who waits for it.
+async def explain(
+    ledger: Ledger, catalog: Catalog, tenant_id: str, offering_item: str, top: str = rules.ROOT
+) -> Explanation:
+    """What limits an item on the way from a tenant up to ``top``, who holds it and who waits for it.
 
     Raises ``TenantNotFoundError`` or ``ItemNotFoundError``.
     """
@@ -273,10 +308,15 @@ async def explain(ledger: Ledger, catalog: Catalog, tenant_id: str, offering_ite
     if catalog.find_item(offering_item) is None:
         raise ItemNotFoundError(offering_item)
     survey = await _survey(ledger, node, offering_item)
+    levels = await _levels(ledger, node, offering_item)
+    if top == rules.ROOT:
+        levels.append(await _root_level(ledger, offering_item))
+    else:
+        levels = levels[: 1 + next((n for n, level in enumerate(levels) if level.tenant_id == top), 0)]
     return Explanation(
         tenant_id=tenant_id,
         offering_item=offering_item,
-        levels=[*await _levels(ledger, node, offering_item), await _root_level(ledger, offering_item)],
+        levels=levels,
         largest_holders=survey.holders,
         waiting=survey.waiting,
     )
@@ -436,3 +476,69 @@ def _tenant_row(node: Node, model_above: str) -> TenantRow:
 
 
 _ROOT_PAYMENT_MODEL = records.ROOT_TENANT.payment_model or ""
+
+
+# --- what is reserved
+
+
+class ReservationRow(msgspec.Struct, frozen=True):
+    """A reservation as it was announced last; ``denials`` say why it was refused. ``expires_at`` None: it holds
+    nothing."""
+
+    reservation_id: str
+    state: str
+    mode: str
+    items: dict[str, int]
+    expires_at: str | None
+    denials: list[dict[str, Any]]
+
+
+async def reservation(ledger: Ledger, node: Node, reservation_id: str) -> ReservationRow | None:
+    """One reservation of a tenant, also one that has ended within the last day; None where there is none."""
+    if node is tree.ROOT_NODE:
+        return None
+    key = records.reservation_key(node.tenant_id, reservation_id)
+    record = (await ledger.read({node.shard: [key]}))[key]
+    if record is None:
+        return None
+    who = reservations.waiting_name(reservation_id)
+    reasons = await ledger.waiting(node.shard, node.tenant_id, [who])
+    return _reservation_row(reservation_id, records.decode(key, record.payload), reasons.get(who))
+
+
+async def reservation_page(
+    ledger: Ledger, node: Node, cursor: int, size: int, *, ended: bool = False
+) -> tuple[list[ReservationRow], int]:
+    """About ``size`` reservations of a tenant, in no order, and the next cursor (0: there are no more).
+
+    Those that have ended are remembered for a day, and left out unless they are asked for: so a page may be short. As
+    with Redis' HSCAN, one may come twice.
+    """
+    if node is tree.ROOT_NODE:
+        return [], 0
+    found: dict[str, Reservation] = {}
+    for _ in range(PORTIONS_MAX):
+        cursor, page = await ledger.scan(node.shard, "reservation", node.tenant_id, cursor, size)
+        for name, record in page.items():
+            one = records.decode(records.reservation_key(node.tenant_id, name), record.payload)
+            if ended or one.state == reservations.HELD:
+                found[name] = one
+        if not cursor or len(found) >= size:
+            break
+    who = [reservations.waiting_name(name) for name, one in found.items() if one.state == reservations.DENIED]
+    reasons = await ledger.waiting(node.shard, node.tenant_id, who) if who else {}
+    return [
+        _reservation_row(name, found[name], reasons.get(reservations.waiting_name(name))) for name in sorted(found)
+    ], cursor
+
+
+def _reservation_row(reservation_id: str, found: Reservation, reasons: Waiting | None) -> ReservationRow:
+    is_held = found.state == reservations.HELD
+    return ReservationRow(
+        reservation_id=reservation_id,
+        state="granted" if is_held else found.state,
+        mode="all_or_nothing",
+        items=dict(found.items),
+        expires_at=announcements.rfc3339(found.expires_at_ms) if is_held else None,
+        denials=denials_of(reasons) if reasons is not None else [],
+    )

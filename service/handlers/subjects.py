@@ -13,6 +13,7 @@ import structlog
 
 from schemas.tenants import TenantUpserted
 from service.handlers import announcements, backlogs, table
+from service.handlers.announcements import Said
 from service.handlers.draft import View
 from service.handlers.work import MisplacedError, RefusedError, Result, UnknownTenantError, Work
 from service.ledger.transaction import Outcome, OutcomeKind, RecordKey
@@ -125,8 +126,9 @@ class Event:
     def conclude(self, outcomes: Sequence[Outcome]) -> bool:
         """Turn outcomes into the work's result; without one it is decided again."""
         work = self.work
+        is_asked = work.arrival.origin is None  # somebody waits for an answer
         if len(outcomes) == 1 and outcomes[0].kind is OutcomeKind.APPLIED and work.result is None:
-            work.result = _APPLIED  # nearly always
+            work.result = Result("applied", said=_said(work, outcomes)) if is_asked else _APPLIED  # nearly always
             return True
         if any(outcome.kind is OutcomeKind.OVERFLOW for outcome in outcomes):
             work.refused = RefusedError("invalid_data", "a sum would exceed the largest quantity")
@@ -147,10 +149,25 @@ def internal_error() -> RefusedError:
 
 def _result(work: Work, outcomes: Sequence[Outcome]) -> Result:
     kinds = {outcome.kind for outcome in outcomes}
+    if any(outcome.denials for outcome in outcomes):
+        kinds.add(OutcomeKind.DENIED)  # a duplicate of an idempotency key carries the first outcome
     if OutcomeKind.DENIED in kinds and work.otherwise is not None:
         refused = work.otherwise
         obstacles = [announcements.obstacle(denial) for outcome in outcomes for denial in sum(outcome.denials, ())]
         return Result("rejected", refused.code, refused.message, {**refused.context, "denials": obstacles})
+    said = _said(work, outcomes) if work.arrival.origin is None else ()
     if OutcomeKind.DENIED in kinds:
-        return Result("denied")
-    return Result("applied" if OutcomeKind.APPLIED in kinds else "duplicate")
+        return Result("denied", said=said)
+    return Result("applied" if OutcomeKind.APPLIED in kinds else "duplicate", said=said)
+
+
+def _said(work: Work, outcomes: Sequence[Outcome]) -> tuple[Said, ...]:
+    """What the work has announced. A duplicate has announced nothing, whatever its handler would say now."""
+    found: list[Said] = []
+    if len(work.drafts) != len(outcomes):
+        return ()
+    for draft, outcome in zip(work.drafts, outcomes, strict=True):
+        if outcome.kind in (OutcomeKind.APPLIED, OutcomeKind.DENIED) and 0 <= outcome.attempt < len(draft.steps):
+            emitted = draft.steps[outcome.attempt].emit
+            found += [announcements.said(each, outcome.denials) for each in emitted if not each.unless_same]
+    return tuple(found)

@@ -40,8 +40,8 @@ from service.rules.tally import Kind, Tally
 
 COUNTED_PER_READ = 2000
 MOVED_PER_STEP = 2000
-PASSES_MAX = 20  # over those that changed while they were counted
-FEW = 20  # so few may have changed since the last look
+UNITS_MAX = 1_000_000  # of a customer, all of which have to be read
+TRIES_MAX = 200  # to start before somebody changes again
 
 
 async def run(running: Running, job: SwitchJob) -> None:
@@ -68,34 +68,45 @@ class Count:
         self._kinds: dict[tuple[str, str], Kind] = {}
         self.tallies: dict[str, Tally] = {}
         self.version = 0
+        self.disturbed: Sequence[str] = ()  # whom decisions have noted as changed
+        self.disturbances = 0  # how many such decisions there were
 
     async def count(self, tenant: str) -> None:
-        """Count everybody, and then those again that were changed meanwhile, until they are few."""
-        self.version = await self._ledger.sequence(self._shard)
-        units = await self._ledger.members(self._shard, records.children_index(tenant))
-        for member in (tenant, *units):
-            self.tallies[member] = Tally()
-            self._plans[member] = await self._read_plans(member)
-            async for name, workload in _all_workloads(self._ledger, self._shard, member):
-                self._enter(member, name, workload)
-        for _ in range(PASSES_MAX):
-            if await self._count_again(tenant) <= FEW:
-                return
+        """Count everybody, and those again that were changed meanwhile; anew, where there are other units now."""
+        members = await all_members(self._ledger, self._shard, tenant)
+        if set(members) != self.tallies.keys():
+            self.tallies.clear()
+            self._kinds.clear()
+            self.version = await self._ledger.sequence(self._shard)
+            for member in members:
+                self.tallies[member] = Tally()
+                self._plans[member] = await self._read_plans(member)
+                async for name, workload in _all_workloads(self._ledger, self._shard, member):
+                    self._enter(member, name, workload)
+        await self._count_again(tenant)
 
-    async def _count_again(self, tenant: str) -> int:
+    async def _count_again(self, tenant: str) -> None:
+        accounts = (await self._ledger.accounts({self._shard: [tenant]})).get(tenant, {})
+        self.disturbances = accounts.get(records.DISTURBANCES, Account()).used
         version = await self._ledger.sequence(self._shard)
-        disturbed = await self._ledger.members(self._shard, records.disturbed_index(tenant))
-        places = [name.partition("/") for name in disturbed]
+        self.disturbed = await self._ledger.members(self._shard, records.disturbed_index(tenant))
+        places = [name.partition("/") for name in self.disturbed]
         keys = [records.workload_key(member, name) for member, _, name in places]
         found = await self._ledger.read({self._shard: keys}) if keys else {}
-        changed = 0
         for key, record in found.items():
-            if key.tenant not in self.tallies or (record is not None and record.version <= self.version):
-                continue
-            changed += 1
-            self._enter(key.tenant, key.id, records.decode(key, record.payload) if record is not None else None)
+            if key.tenant in self.tallies and (record is None or record.version > self.version):
+                self._enter(key.tenant, key.id, records.decode(key, record.payload) if record is not None else None)
         self.version = version
-        return changed
+
+    def holds(self, draft: Draft, tenant: str) -> bool:
+        """Whether it is still what was counted; the decision depends on that from now on."""
+        for member in self.tallies:
+            draft.read(records.children_key(member))
+        if set(switch_situations.known_members(draft.view, tenant, UNITS_MAX)) != self.tallies.keys():
+            return False
+        account: Account = draft.view.read(records.accounts_key(tenant)).value.get(records.DISTURBANCES, Account())
+        draft.expect_balance(tenant, records.DISTURBANCES, account)
+        return account.used == self.disturbances
 
     def _enter(self, member: str, name: str, workload: Workload | None) -> None:
         plans = self._plans[member]
@@ -135,18 +146,42 @@ async def _all_workloads(ledger: Ledger, shard: int, tenant: str) -> AsyncIterat
             return
 
 
+async def all_members(ledger: Ledger, shard: int, tenant: str) -> tuple[str, ...]:
+    """The customer and all units below it, deleted ones too."""
+    names, level = [tenant], [tenant]
+    while level:
+        found = await ledger.members_together({shard: [index for name in level for index in records.below(name)]})
+        level = [name for members in found.values() for name in members]
+        names += level
+    return tuple(names)
+
+
 # --- started
 
 
 async def _begin(running: Running, job: SwitchJob) -> None:
-    undone = job.switch_id if job.request is None else None
-    count = Count(running.engine.ledger, running.shard, undone)
-    await count.count(job.tenant)
+    """Count, and start as soon as what was counted still holds.
+
+    Where a customer never holds still, the switch starts all the same in the end: what was set aside for the few that
+    have changed since is free when it is over, and until then they take units like everybody else.
+    """
+    count = Count(running.engine.ledger, running.shard, job.switch_id if job.request is None else None)
+    for tries in range(TRIES_MAX + 1):
+        await count.count(job.tenant)
+        if await _try_to_start(running, job, count, exactly=tries < TRIES_MAX):
+            return
+
+
+async def _try_to_start(running: Running, job: SwitchJob, count: Count, *, exactly: bool) -> bool:
+    """Decide; whether that is done, and not put off because somebody has changed since the count."""
+    done = True
 
     def needs(view: View) -> Iterable[RecordKey]:
         yield running.key
-        for member in count.tallies:
+        for member in switch_situations.known_members(view, job.tenant, UNITS_MAX):
             yield from path_keys(view, member)
+            yield records.units_key(member)
+            yield records.children_key(member)
         yield records.accounts_key(job.tenant)
         yield records.switch_key(job.tenant, job.switch_id)
         data = _request(job)
@@ -154,13 +189,29 @@ async def _begin(running: Running, job: SwitchJob) -> None:
             yield records.preview_key(job.tenant, data.plan_hash)
 
     def decide(view: View) -> None:
+        nonlocal done
         draft = Draft(view, running.cause)
         draft.read(running.key)
-        if view.read(running.key).version == running.version:
+        if view.read(running.key).version != running.version:
+            return  # somebody else has done it
+        done = not exactly or count.holds(draft, job.tenant)
+        if done:
             _start(draft, job, count, running.job_id)
+            if running.job_id == switch_starts.job_id(job.tenant):  # a preview leaves others' notes alone
+                for step in draft.steps:
+                    _forget_disturbed(step, job.tenant, count)
             draft.close()
 
     await running.engine.settle(running.shard, [Task(needs, decide)])
+    return done
+
+
+def _forget_disturbed(step: Step, tenant: str, count: Count) -> None:
+    """What decisions have noted for the count is of no use any more."""
+    for name in count.disturbed:
+        step.exclude(records.disturbed_index(tenant), name)
+    if count.disturbances:
+        step.take.append(Take((tenant,), records.DISTURBANCES, -count.disturbances, fact=True))
 
 
 def _request(job: SwitchJob) -> SwitchRequested | None:
@@ -310,7 +361,7 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
         known: Switch | None = draft.view.read(records.switch_key(job.tenant, job.switch_id)).value
         ask = Ask(job.switch_id, known.job_id if known else None, None)
         content = _data_of(known, Progress(job.total, job.moved, job.denied), ())
-        identity = f"progress/{job.walk}/{job.moved + job.denied}"
+        identity = f"{running.cause.id}/{job.walk}/{job.moved + job.denied}"
         step.emit.append(
             switch_answers.emission(draft, job.tenant, ask.switch_id, switch_answers.PROGRESSED, content, identity)
         )
@@ -321,8 +372,7 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
 
 async def _end(running: Running, job: SwitchJob) -> None:
     """Where nobody is left on the source, what is still set aside is free, and the switch is over."""
-    units = await running.engine.ledger.members(running.shard, records.children_index(job.tenant))
-    members = (job.tenant, *units)
+    members = await all_members(running.engine.ledger, running.shard, job.tenant)
     if job.moving:
         again = msgspec.structs.replace(job, members=members, cursor=0, moving=0, walk=job.walk + 1)
         await running.go_on(again)
@@ -339,8 +389,9 @@ async def _end(running: Running, job: SwitchJob) -> None:
         draft = Draft(view, running.cause)
         draft.read(running.key)
         if view.read(running.key).version == running.version:
-            _finish(draft, job, members)
-            draft.close()
+            if draft.items(job.tenant).switching is not None:
+                _finish(draft, job, members)
+            draft.close()  # also where what came out of a cache was from before the switch: the ledger says so then
 
     await running.engine.settle(running.shard, [Task(needs, decide)])
 

@@ -74,7 +74,9 @@ def move_all(
     step.take.extend(mover.net())
     known = list(outcomes.values())
     if any(outcome.waits for outcome in known):
-        job = LookJob(tenant, "switch", draft.cause.id, draft.cause.traceparent, waiting=True)
+        job = LookJob(
+            tenant, "switch", draft.cause.id, draft.cause.traceparent, waiting=True, named=tuple(mover.to_wait)
+        )
         put_job(step, f"look/switch/{tenant}", job, draft.now_ms)
     total = sum(outcome.count for outcome in known if outcome.kind.held or outcome.after)
     denied = sum(outcome.count for outcome in known if outcome.stranded)
@@ -92,6 +94,7 @@ class _Mover:
         self._edition = next(iter(editions.values()), None)
         self._gauges = rules.gauge_items(draft.catalog, editions, after.enabled, assignments.GAUGES)
         self._takes: Counter[tuple[tuple[str, ...], str, bool]] = Counter()
+        self.to_wait: list[tuple[str, str]] = []  # for what, a look at each of them has to say
 
     def net(self) -> Iterable[Take]:
         """What all of them take and give back, by path and item."""
@@ -101,12 +104,14 @@ class _Mover:
         """One workload; one that is not registered has no outcome, and keeps what it may hold."""
         before, step = member.workload, self._step
         now = self._now(before, outcome)
+        if outcome is not None and outcome.waits and not before.waiting:
+            self.to_wait.append((member.tenant, member.id))
         if now == before:
             return
         self._count(member, now)
         step.put.append((records.workload_key(member.tenant, member.id), now))
-        if before.waiting:
-            step.unwait.append((member.tenant, member.id))  # looked at again, it may wait for something else
+        if before.waiting and not now.waiting:
+            step.unwait.append((member.tenant, member.id))
         if now.announced != before.announced:
             step.emit.append(self._changed(member, now))
 
@@ -123,7 +128,7 @@ class _Mover:
             before,
             holding={item: before.holding.get(item, self._draft.now_ms) for item in holding},
             uncovered=uncovered,
-            waiting=outcome is not None and outcome.waits,
+            waiting=before.waiting and outcome is not None and outcome.waits,
             announced=before.announced + changed,
             counted=counted,
             former=remembered,

@@ -169,7 +169,7 @@ class _Request:
 
     def _start(self, plan: Plan) -> None:
         """There is not room for everybody: a job moves one after the other, and each takes what it can get."""
-        members = (self.tenant, *self.draft.view.read(records.units_key(self.tenant)).value)
+        members = switch_situations.known_members(self.draft.view, self.tenant, self.draft.view.population_max)
         record = switch_endings.remembered(self.draft, self.data, switch_answers.RUNNING, switch_answers.STARTED, plan)
         record = switch_starts.running(plan, record)
         tallies = {member: Tally() for member in members}

@@ -75,7 +75,7 @@ def upsert(view: View, work: Work) -> None:
         refuse_while_switched(placement_of(draft, work.tenant))
     after = _after(work, data, before, stamp, draft.now_ms)
     step = draft.step()
-    if _visible(before) == _visible(after):
+    if _visible(before) == _visible(after) and not work.arrival.beside:
         assert before is not None
         step.put.append((records.tenant_key(work.tenant), msgspec.structs.replace(before, stamp=stamp)))
     else:
@@ -95,6 +95,8 @@ def delete(view: View, work: Work) -> None:
     if before.deleted or stamp is None:
         draft.close()
         return
+    if work.arrival.version not in (None, before.version):
+        raise _stale(work, before)
     refuse_while_switched(placement_of(draft, work.tenant))
     if before.enabled:
         raise RefusedError("not_allowed", "an enabled tenant cannot be deleted", "1006", tenant_id=work.tenant)
@@ -158,13 +160,7 @@ def _check_parent(draft: Draft, work: Work, data: TenantUpserted, before: Tenant
     if before is not None and before.kind != data.kind:
         raise RefusedError("not_allowed", f"a {before.kind} stays a {before.kind}", "1027", tenant_id=work.tenant)
     if data.version is not None and before is not None and data.version != before.version:
-        raise RefusedError(
-            "version_mismatch",
-            f"the version is {before.version}",
-            "1001",
-            tenant_id=work.tenant,
-            version=before.version,
-        )
+        raise _stale(work, before)
     if reason := rules.placement_refused(data.kind, parent.kind):
         raise RefusedError("not_allowed", reason, "1027", tenant_id=work.tenant)
     arrives = before is None or before.deleted
@@ -174,6 +170,12 @@ def _check_parent(draft: Draft, work: Work, data: TenantUpserted, before: Tenant
         placement = draft.placement(data.parent_id) if data.parent_id != rules.ROOT else None
         if placement is not None and len(placement.path) >= rules.DEPTH_MAX:
             raise RefusedError("not_allowed", f"a tree has at most {rules.DEPTH_MAX} levels", "1027")
+
+
+def _stale(work: Work, before: Tenant) -> RefusedError:
+    return RefusedError(
+        "version_mismatch", f"the version is {before.version}", "1001", tenant_id=work.tenant, version=before.version
+    )
 
 
 def _elsewhere(draft: Draft, work: Work, before: Tenant | None) -> RefusedError | None:
@@ -225,6 +227,7 @@ def _write(draft: Draft, step: Step, work: Work, before: Tenant | None, after: T
     """Everything that a change of a tenant brings with it."""
     tenant = work.tenant
     step.put.append((records.tenant_key(tenant), after))
+    step.put.extend(work.arrival.beside)
     stays = before is not None and not before.deleted
     if before is not None and before.parent_id != after.parent_id:
         moves.check(draft, tenant, before, after)

@@ -69,6 +69,8 @@ def _forget_with_it(step: Step, kind: str, tenant: str, name: str, known: Any) -
 
 
 def _is_over(kind: str, record: Any) -> bool:
+    if kind == "answer":
+        return True
     if kind == "workload":
         return record.type is None and not record.gauges and not any(link.applied for link in record.links.values())
     if kind == "plan":

@@ -60,7 +60,7 @@ async def find_all(ledger: Ledger, tenant_ids: Iterable[str]) -> list[Node]:
     """Those of the tenants that exist, in their order."""
     wanted = list(dict.fromkeys(tenant_ids))
     shards = await ledger.locate(wanted)
-    return await _read(ledger, [(tenant_id, shards[tenant_id]) for tenant_id in wanted if tenant_id in shards])
+    return await read(ledger, [(tenant_id, shards[tenant_id]) for tenant_id in wanted if tenant_id in shards])
 
 
 async def climb(ledger: Ledger, node: Node) -> list[Node]:
@@ -70,7 +70,7 @@ async def climb(ledger: Ledger, node: Node) -> list[Node]:
         way.append(node)
         if node.tenant.parent_id == rules.ROOT:
             break
-        above = await _read(ledger, [(node.tenant.parent_id, node.shard)])
+        above = await read(ledger, [(node.tenant.parent_id, node.shard)])
         if not above:
             raise TenantNotFoundError(node.tenant.parent_id)
         node = above[0]
@@ -91,7 +91,7 @@ async def children(ledger: Ledger, nodes: Sequence[Node], *, deleted: bool = Fal
     names = await each(
         [node for node in nodes if node != ROOT_NODE], lambda node: child_ids(ledger, node, deleted=deleted)
     )
-    below += await _read(ledger, [(name, node.shard) for node, some in names for name in some])
+    below += await read(ledger, [(name, node.shard) for node, some in names for name in some])
     return [node for node in below if deleted or not node.tenant.deleted]
 
 
@@ -128,7 +128,8 @@ async def each(
     return list(await asyncio.gather(*(one(subject) for subject in asked)))
 
 
-async def _read(ledger: Ledger, places: Sequence[tuple[str, int]]) -> list[Node]:
+async def read(ledger: Ledger, places: Sequence[tuple[str, int]]) -> list[Node]:
+    """Those of the tenants that exist, each with its shard, in their order."""
     keys: dict[int, list[RecordKey]] = {}
     for tenant_id, shard in places:
         keys.setdefault(shard, []).append(records.tenant_key(tenant_id))

@@ -10,7 +10,7 @@ import msgspec
 from schemas.envelope import Inbound
 from service import records
 from service.handlers import announcements, switch_tasks
-from service.handlers.announcements import Origin
+from service.handlers.announcements import Origin, Said
 from service.handlers.draft import Cause, Draft, Placement, View
 from service.ledger.transaction import STEPS_PER_OFFSET, Emission, RecordKey
 from service.rules import facets
@@ -22,16 +22,23 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
     event: Inbound
     origin: Origin | None = None
+    version: int | None = None  # of the tenant that is to be deleted, as whoever asks has seen it
+    beside: tuple[tuple[RecordKey, Any], ...] = ()  # records that are written in the step that changes the tenant
 
 
 class Result(msgspec.Struct, frozen=True):
     """What became of an arrival: applied, denied, duplicate, rejected (with code and reason), or delayed (with a code
-    where it is because its tenant is not known)."""
+    where it is because its tenant is not known).
+
+    ``said`` is what was announced by that, where somebody waits for the answer: whoever asks without a stream. Empty
+    for a duplicate, which announces nothing.
+    """
 
     kind: str
     code: str | None = None
     message: str = ""
     context: Mapping[str, Any] = {}
+    said: tuple[Said, ...] = ()
 
 
 class Handler(NamedTuple):

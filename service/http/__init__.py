@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from service.http.access import build
 from service.http.application import create
 from service.http.server import WebServer
 
-__all__ = ["WebServer", "create"]
+__all__ = ["WebServer", "build", "create"]

@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from service.ledger.errors import LedgerUnavailable
+
 INTERNAL = "1000"
 DOMAIN = "apportion"
 
@@ -21,7 +23,13 @@ class ApiError(Exception):
     """An answer other than success. ``code`` is one of docs/domain.md 9, or the HTTP status where none of them fits."""
 
     def __init__(
-        self, status: int, code: str, message: str, context: Mapping[str, Any] | None = None, info: str = ""
+        self,
+        status: int,
+        code: str,
+        message: str,
+        context: Mapping[str, Any] | None = None,
+        info: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -29,6 +37,9 @@ class ApiError(Exception):
         self.message = message
         self.context = dict(context or {})
         self.info = info
+        self.headers = dict(headers or {})
+        if status == 401:
+            self.headers.setdefault("WWW-Authenticate", "Bearer")
 
 
 def body(code: str, message: str, context: Mapping[str, Any] | None = None, info: str = "") -> dict[str, Any]:
@@ -49,12 +60,18 @@ def install(application: FastAPI) -> None:
     application.add_exception_handler(ApiError, _api_error)
     application.add_exception_handler(HTTPException, _http_error)
     application.add_exception_handler(RequestValidationError, _malformed)
+    application.add_exception_handler(LedgerUnavailable, _unavailable)
     application.add_exception_handler(Exception, _internal)
 
 
 async def _api_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return JSONResponse(body(error.code, error.message, error.context, error.info), error.status)
+    return response(error)
+
+
+def response(error: ApiError) -> JSONResponse:
+    """The answer that an error is."""
+    return JSONResponse(body(error.code, error.message, error.context, error.info), error.status, error.headers)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
@@ -64,8 +81,20 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    fields = {".".join(map(str, each["loc"])): each["msg"] for each in error.errors()}
+    fields = {_printable(".".join(map(str, each["loc"]))): _printable(each["msg"]) for each in error.errors()}
     return JSONResponse(body("400", "The request is malformed.", {"fields": fields}), 400)
+
+
+def _printable(text: str) -> str:
+    """A text of the client's that can stand in an answer: half a character cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
+    log.warning("the ledger did not answer a request", reason=str(error))
+    # Whether a change was made is not known: with an Idempotency-Key it may be asked for again.
+    text = "The ledger does not answer; try again, with the same Idempotency-Key where something is changed."
+    return JSONResponse(body("503", text), 503, {"Retry-After": "1"})
 
 
 async def _internal(request: Request, error: Exception) -> JSONResponse:

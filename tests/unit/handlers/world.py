@@ -26,12 +26,18 @@ class World:
     """One service in one process, without servers; ``now_ms`` moves only when a test moves it."""
 
     def __init__(
-        self, *, shards: int = 4, wait_seconds: float = 60.0, ledger: ReferenceLedger | None = None, catalog: Any = None
+        self,
+        *,
+        shards: int = 4,
+        wait_seconds: float = 60.0,
+        ledger: ReferenceLedger | None = None,
+        catalog: Any = None,
+        at_once: int = 200,
     ) -> None:
         self.ledger = ledger or ReferenceLedger(shards=shards)
         self.catalog = catalog or CATALOG
         self.now_ms = 1_800_000_000_000
-        self._options = Options(unknown_tenant_wait_seconds=wait_seconds)
+        self._options = Options(unknown_tenant_wait_seconds=wait_seconds, switch_workloads_at_once_max=at_once)
         self.engine = self.start()
         self._offsets = itertools.count()
         self._ids = itertools.count()
