@@ -549,7 +549,7 @@ class Cache:
             self._entries.pop(key, None)
 
 
-_READ_TOGETHER = ("?population", "?units")
+_READ_TOGETHER = ("?population", "?units", "?accounts")
 
 
 def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[int, list[str]]:
@@ -589,7 +589,9 @@ class Loader:
             for key in keys:
                 if key.kind[0] == "?" and key.kind not in _READ_TOGETHER:
                     found[key] = await self._kept_by_the_ledger(shard, key)
-        return found | await self._read_populations(wanted) | await self._read_units(wanted)
+        found |= await self._read_populations(wanted)
+        found |= await self._read_units(wanted)
+        return found | await self._read_accounts(wanted)
 
     async def _read_populations(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
         tenants = _tenants_of(wanted, "?population")
@@ -616,13 +618,18 @@ class Loader:
             for tenant in some
         }
 
+    async def _read_accounts(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
+        tenants = _tenants_of(wanted, "?accounts")
+        found = await self._ledger.accounts(tenants) if tenants else {}
+        return {
+            accounts_key(tenant): Versioned(0, found.get(tenant, {})) for some in tenants.values() for tenant in some
+        }
+
     async def _kept_by_the_ledger(self, shard: int, key: RecordKey) -> Versioned:
         if key.kind == "?waiting":
             waiting = await self._ledger.waiting(shard, key.tenant, [key.id])
             return Versioned(0, waiting.get(key.id))
         accounts = (await self._ledger.accounts({shard: [key.tenant]})).get(key.tenant, {})
-        if key.kind == "?accounts":
-            return Versioned(0, accounts)
         return Versioned(0, accounts.get(applied_count_item(key.id), Account()).used)
 
     def _decoded(self, key: RecordKey, record: Record | None) -> Versioned:

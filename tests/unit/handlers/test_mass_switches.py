@@ -223,6 +223,25 @@ async def test_what_a_cancelled_job_has_not_handed_over_stays_as_it_is() -> None
     assert await counts(world) == {"total": 5, "completed": 5}
 
 
+async def test_a_job_of_customers_with_many_workloads_counts_those_that_are_under_way() -> None:
+    world = World(at_once=1)
+    await fleet(world)
+    await control.create(world.engine, order())
+    await world.settle()
+    entries = await world.ledger.outbox(range(world.ledger.shards), 1_000_000)
+    await world.engine.handle(world.tasks(entries))
+    assert await counts(world) == {"total": 5, "running": 5}
+    assert await state(world) == "running"
+    with pytest.raises(JobStateError, match="not over yet"):
+        await control.undo(world.engine, "j")
+    await finish(world)
+    assert await counts(world) == {"total": 5, "completed": 5}
+    await control.undo(world.engine, "j")
+    await finish(world)
+    assert await counts(world) == {"total": 5, "undone": 5}
+    assert (await verify(world.ledger, world.catalog)).violations == []
+
+
 async def test_an_undone_job_leaves_everything_as_it_was() -> None:
     world = World()
     await fleet(world, room=3)
@@ -375,12 +394,8 @@ async def test_the_preview_of_a_selection_adds_up_and_foresees_a_quota_that_all_
 
 
 @pytest.mark.parametrize("few", [True, False], ids=["few workloads", "many workloads"])
-async def test_the_preview_of_a_customer_is_what_the_switch_then_does(
-    few: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not few:
-        monkeypatch.setattr(records, "POPULATION_MAX", 1)
-    world = World()
+async def test_the_preview_of_a_customer_is_what_the_switch_then_does(few: bool) -> None:
+    world = World(at_once=200 if few else 1)
     await fleet(world, customers=("c1",))
     shown = (await switch_previews.preview(world.engine, "c1", WISH)).shown
     assert shown["startable"] and shown["denials"] == []
@@ -406,10 +421,8 @@ async def test_a_switch_that_names_a_plan_of_yesterday_is_told_what_has_drifted(
 
 
 @pytest.mark.parametrize("few", [True, False], ids=["few workloads", "many workloads"])
-async def test_the_preview_foresees_what_a_quota_above_refuses(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not few:
-        monkeypatch.setattr(records, "POPULATION_MAX", 1)
-    world = World()
+async def test_the_preview_foresees_what_a_quota_above_refuses(few: bool) -> None:
+    world = World(at_once=200 if few else 1)
     await fleet(world, room=0, customers=("c1",))
     shown = (await switch_previews.preview(world.engine, "c1", WISH)).shown
     assert not shown["startable"]

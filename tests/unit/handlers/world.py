@@ -12,6 +12,7 @@ from service.handlers import announcements
 from service.handlers.announcements import Origin
 from service.handlers.engine import Engine, Options
 from service.handlers.work import Arrival, Result
+from service.ledger.outbox import Entry
 from service.ledger.reference import ReferenceLedger
 from service.ledger.transaction import Account, RecordKey, Waiting
 
@@ -96,7 +97,12 @@ class World:
 
     async def pass_on(self) -> int:
         """Deliver what the service itself has put on inbound topics, as Kafka would; answers how many events."""
-        entries = await self.ledger.outbox(range(self.ledger.shards), 1_000_000)
+        arrivals = self.tasks(await self.ledger.outbox(range(self.ledger.shards), 1_000_000))
+        await self.handle(*arrivals)
+        return len(arrivals)
+
+    def tasks(self, entries: dict[int, list[Entry]]) -> list[Arrival]:
+        """What of the outbox is for inbound topics and has not been delivered before."""
         arrivals = []
         for shard, some in entries.items():
             for entry in some:
@@ -104,8 +110,7 @@ class World:
                 if message.type in table.INBOUND and (shard, entry.revision) not in self._passed_on:
                     self._passed_on.add((shard, entry.revision))
                     arrivals.append(self._delivered(message))
-        await self.handle(*arrivals)
-        return len(arrivals)
+        return arrivals
 
     def _delivered(self, message: announcements.Message) -> Arrival:
         assert message.key is not None
