@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import gc
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, fairness, growth, http, ledger, memory, pipeline, profile, report
+from bench import engine, fairness, growth, http, ledger, memory, pipeline, profile, report, topology
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -83,21 +84,40 @@ def run_memory(
     workloads: Annotated[int, typer.Option(min=100, help="With two plans each.")] = 100_000,
     per_customer: Annotated[int, typer.Option(min=1, help="Workloads of one customer.")] = 100,
     batch: Batch = 2000,
+    restart: Annotated[bool, typer.Option("--restart", help="Also how long Redis takes to come back.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bytes in Redis for a workload, and what they are spent on."""
-    finish(memory.run(workloads=workloads, per_customer=per_customer, batch=batch), as_json)
+    finish(memory.run(workloads=workloads, per_customer=per_customer, batch=batch, restart=restart), as_json)
+
+
+class Of(enum.StrEnum):
+    """What grows."""
+
+    TENANTS = "tenants"
+    SERVERS = "servers"
 
 
 @app.command("growth")
 def run_growth(
+    of: Annotated[list[Of] | None, typer.Option("--of", help="What grows; both, if nothing is said.")] = None,
     batch: Batch = 2000,
     rounds: Rounds = 3,
     quick: Quick = False,
     as_json: AsJson = False,
 ) -> None:
-    """The same events of a hundred tenants up to a hundred thousand."""
-    finish(growth.run(quick=quick, rounds=rounds, batch=batch), as_json)
+    """The same events of a hundred tenants up to a hundred thousand; one and three masters of Redis and instances."""
+
+    def grow() -> report.Report:
+        made = report.Report("growth", {})
+        if of is None or Of.TENANTS in of:
+            uvloop.run(growth.run(made, quick=quick, rounds=rounds, batch=batch))
+        if of is None or Of.SERVERS in of:
+            shape = topology.Shape(workloads=10) if quick else topology.Shape()
+            topology.run(made, shape=shape, rounds=1 if quick else rounds)
+        return made
+
+    finish(grow, as_json)
 
 
 @app.command("fairness")

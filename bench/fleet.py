@@ -12,7 +12,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from schemas import table
@@ -34,6 +34,16 @@ _ADVANCED = ["management.patch_management", "security.url_filtering", "security.
 _PLENTY = 10**15  # a quota that nobody reaches, in units or bytes
 _GIB = 2**30
 _BEHIND = 500  # workloads between the first and the second half of a life; the same for every size of a fleet
+
+
+SOURCE, TARGET = "cyber_protect_adv", "pck_per_workload"
+_SWITCHED_FROM = ("p_adv_workstations", "p_adv_servers", "p_adv_vms", "p_adv_storage", "local_storage")
+_SWITCHED_TO = (
+    "pw_pack_adv_backup_workstations",
+    "pw_pack_adv_backup_servers",
+    "pw_pack_adv_backup_vms",
+    *_ITEMS,
+)
 
 
 class Event(NamedTuple):
@@ -103,13 +113,25 @@ class Fleet:
         if kind == "customer":
             content["pricing_mode"] = "production"
         yield self._event("tenant.upserted", tenant, content)
-        items = [{"name": name, "status": 1, "quota": quota} for name in _ITEMS]
+        items = [{"name": name, "status": 1, "quota": quota} for name in self.items_of(kind)]
         yield self._event("offering_items.set", tenant, {"items": items})
+
+    @staticmethod
+    def items_of(kind: str) -> tuple[str, ...]:
+        """The items that tenants of a kind have."""
+        del kind
+        return _ITEMS
 
     @staticmethod
     def _quota(number: int) -> dict[str, Any]:
         """None, soft, or hard."""
         return ({"value": None}, {"value": _PLENTY}, {"value": _PLENTY, "overage": 0})[number % 3]
+
+    def switched(self, tenants: Sequence[str], target: str) -> Iterator[Event]:
+        """Each of the customers is to be switched."""
+        for tenant in tenants:
+            data = {"switch_id": f"{target}-{tenant}", "target_edition": target}
+            yield self._event("switch.requested", tenant, data)
 
     # --- what workloads do
 
@@ -204,6 +226,14 @@ class Fleet:
 
     def _identifier(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+
+class EditionFleet(Fleet):
+    """The same with its customers on an edition, and what it takes to switch them to a billing mode."""
+
+    @staticmethod
+    def items_of(kind: str) -> tuple[str, ...]:
+        return _SWITCHED_FROM if kind == "customer" else tuple(dict.fromkeys((*_SWITCHED_FROM, *_SWITCHED_TO)))
 
 
 def _plan(tenant: str, plan: str) -> str:

@@ -3,8 +3,8 @@
 Good for: seeing that nothing in the way of an event grows with the number of tenants; where it does, by how much. Each
 size is measured twice: by an engine that knows no tenant yet, and again, with new events, when it does.
 
-Not good for: absolute throughput (ask ``bench pipeline``), and for several instances or several masters of Redis: on
-one machine they would only share its cores.
+Not good for: absolute throughput (ask ``bench pipeline``). Several instances and several masters of Redis are another
+question, with its own answer: topology.py.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ SIZES = (100, 1_000, 10_000, 100_000)
 QUICK_SIZES = (100, 1_000, 10_000)
 EVENTS = 32_000  # of one figure
 PARTNERS = 64
+RATIOS = {"events per second": "per_second_when_known", "processor time of an event": "python_us_when_known"}
 
 
-async def run(*, quick: bool, rounds: int, batch: int) -> report.Report:
-    """Every size in every round."""
+async def run(made: report.Report, *, quick: bool, rounds: int, batch: int) -> None:
+    """Every size in every round, added to a report."""
     sizes = QUICK_SIZES if quick else SIZES
     count = EVENTS // 4 if quick else EVENTS
-    made = report.Report(
-        "growth", {"sizes": list(sizes), "events": count, "partners": PARTNERS, "batch": batch, "rounds": rounds}
-    )
+    made.options |= {"sizes": list(sizes), "events": count, "partners": PARTNERS, "batch": batch, "rounds": rounds}
     measured: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
     with servers.redis_server() as redis:
         for number, size in itertools.product(range(rounds), sizes):
@@ -41,7 +40,6 @@ async def run(*, quick: bool, rounds: int, batch: int) -> report.Report:
         for size, some in measured.items()
     ]
     _compare(made, measured, sizes)
-    return made
 
 
 async def _measure(redis: servers.BenchRedis, size: int, count: int, batch: int, seed: int) -> dict[str, float]:
@@ -52,27 +50,33 @@ async def _measure(redis: servers.BenchRedis, size: int, count: int, batch: int,
     bench.engine = Engine(bench.ledger, bench.catalog)  # one that has seen nothing
     life = fleet.life()
     figures = {
-        "at_first": await _rate(bench, itertools.islice(life, count)),
-        "when_known": await _rate(bench, itertools.islice(life, count)),
+        **await _cost(bench, itertools.islice(life, count), "at_first"),
+        **await _cost(bench, itertools.islice(life, count), "when_known"),
     }
     figures["announcements_per_event"] = bench.announced / (2 * count)
     await bench.close()
     return figures
 
 
-async def _rate(bench: Bench, events: Iterable[Event]) -> float:
-    """Events per second of one process: read, decided, and their announcements rendered."""
+async def _cost(bench: Bench, events: Iterable[Event], when: str) -> dict[str, float]:
+    """Events per second of one process (read, decided, their announcements rendered), and what one of them costs."""
     prepared = [bench.records(some) for some in batches(events, bench.batch)]
-    began = time.perf_counter()
+    script_seconds, began, began_cpu = bench.redis.scripts().seconds, time.perf_counter(), time.process_time()
     for records in prepared:
         await bench.engine.handle(bench.read(records))
         await bench.announce()
-    return sum(map(len, prepared)) / (time.perf_counter() - began)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+    count = sum(map(len, prepared))
+    return {
+        f"per_second_{when}": count / seconds,
+        f"python_us_{when}": cpu_seconds / count * 1e6,
+        f"script_us_{when}": (bench.redis.scripts().seconds - script_seconds) / count * 1e6,
+    }
 
 
 def _compare(made: report.Report, measured: dict[int, list[dict[str, float]]], sizes: Sequence[int]) -> None:
-    """Every size beside the smallest."""
-    for size in sizes[1:]:
+    """Every size beside the smallest: events per second, and processor time of Python, which others disturb less."""
+    for size, (what, name) in itertools.product(sizes[1:], RATIOS.items()):
         pairs = zip(measured[sizes[0]], measured[size], strict=True)
-        ratios = [large["when_known"] / small["when_known"] for small, large in pairs]
-        made.ratios[f"{size:,} customers / {sizes[0]:,} customers"] = report.median(ratios)
+        ratio = report.median([large[name] / small[name] for small, large in pairs])
+        made.ratios[f"{what}, {size:,} customers / {sizes[0]:,} customers"] = ratio

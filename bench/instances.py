@@ -40,7 +40,15 @@ class Sample(NamedTuple):
 class Place:
     """Servers, and names of topics that nobody else has: where one round of a benchmark happens."""
 
-    def __init__(self, kafka: str, redis_url: str, prefix: str, folder: Path, **settings: str) -> None:
+    def __init__(
+        self,
+        kafka: str,
+        redis_url: str,
+        prefix: str,
+        folder: Path,
+        client: redis.Redis | redis.RedisCluster | None = None,
+        **settings: str,
+    ) -> None:
         self.kafka = kafka
         self.redis_url = redis_url
         self.prefix = prefix
@@ -55,7 +63,7 @@ class Place:
             "APPORTION_HTTP_PORT": "0",
             **settings,
         }
-        self._redis = redis.Redis.from_url(redis_url)
+        self._redis = client or redis.Redis.from_url(redis_url)
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -127,6 +135,15 @@ class Place:
             samples.append(self.sample())
         return samples
 
+    def await_reached(self, count: int, seconds: float = IDLE_SECONDS_MAX) -> Sample:
+        """The first sample in which that many events are decided."""
+        end = time.monotonic() + seconds
+        while (sample := self.sample()).decided < count:
+            if time.monotonic() > end:
+                raise LocalServerError(f"{sample.decided} of {count} events were decided in {seconds:.0f} seconds.")
+            time.sleep(POLL_SECONDS)
+        return sample
+
     def publish(self, events: Iterable[Event]) -> int:
         """Publish events as fast as Kafka takes them, and wait until it has them; how many they were."""
         producer = confluent_kafka.Producer(producer_options(self.kafka))
@@ -194,9 +211,14 @@ class Processors:
         self._began = time.monotonic()
         self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
 
+    @property
+    def seconds(self) -> float:
+        """How long ago this was made."""
+        return time.monotonic() - self._began
+
     def shares(self) -> dict[str, float]:
         """Cores' worth of work of each process since this was made."""
-        seconds = time.monotonic() - self._began
+        seconds = self.seconds
         return {name: round((cpu_seconds(pid) - self._before[name]) / seconds, 2) for name, pid in self._pids.items()}
 
 

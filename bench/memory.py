@@ -1,7 +1,8 @@
 """What a workload costs in the memory of Redis, with everything that is kept because of it.
 
 Good for: planning the memory of Redis, and seeing which kind of record or index a change has made larger. The workloads
-come in through the handlers, each with two plans and a report of its usage, so that what is kept is what is kept.
+come in through the handlers, each with two plans and a report of its usage, so that what is kept is what is kept. With
+``--restart`` also: how long Redis takes to come back with its file.
 
 Not good for: the memory of a Redis under load: the append-only file being rewritten, copies made on writing, and the
 buffers of clients and replicas come on top. docs/benchmarks.md says how much to add.
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from bench import report, servers
+from bench import restart as restarts
 from bench.engine import SHARDS, Bench, batches
 from bench.fleet import Fleet
 
@@ -33,12 +35,12 @@ class Kind(NamedTuple):
     members: float
 
 
-async def run(*, workloads: int, per_customer: int, batch: int) -> report.Report:
-    """Fill a ledger, and see what has become of its memory."""
+async def run(*, workloads: int, per_customer: int, batch: int, restart: bool) -> report.Report:
+    """Fill a ledger, and see what has become of its memory; and how it comes back, where that is asked for."""
     customers = max(1, workloads // per_customer)
     workloads = customers * per_customer
     made = report.Report("memory", {"workloads": workloads, "customers": customers, "shards": SHARDS, "batch": batch})
-    with servers.redis_server(appendonly="no") as redis:
+    with servers.redis_server(appendonly="yes" if restart else "no", appendfsync="no") as redis:
         bench = Bench(redis, batch)
         fleet = Fleet(customers=customers, workloads=per_customer, partners=64)
         memory: dict[str, int] = {"empty": redis.used_memory()}
@@ -51,13 +53,16 @@ async def run(*, workloads: int, per_customer: int, batch: int) -> report.Report
             ("usage", fleet.usage()),
         ):
             for number, some in enumerate(batches(events, batch)):
-                await bench.engine.handle(bench.read(bench.records(some)))
+                records = bench.records(some)
+                await bench.engine.handle(bench.read(records))
                 await bench.forget_announcements()
                 if number % 50 == 0:
                     report.progress.log(f"{name}: {number * batch:,} of {workloads:,}")
             memory[name] = redis.used_memory()
         await bench.close()
         _tell(made, redis, memory, workloads, customers)
+        if restart:
+            made.tables["a restart of Redis"] = restarts.measure(redis, workloads)
     return made
 
 

@@ -80,7 +80,10 @@ def _conclude(made: report.Report, measured: Sequence[dict[str, float]], latenci
     made.tables["from an event to its announcement, at half of that load"] = [
         {name: round(value, 1) for name, value in report.medians(latencies).items()}
     ]
-    made.tables["rounds"] = [{name: round(value, 2) for name, value in each.items()} for each in measured]
+    made.tables["rounds"] = [
+        {name: round(value, 2) for name, value in {**each, "p50_ms": late["p50_ms"], "p99_ms": late["p99_ms"]}.items()}
+        for each, late in zip(measured, latencies, strict=True)
+    ]
     of_ceiling = report.median_ratio(measured, "service", "passed")
     of_textbook = report.median_ratio(measured, "service", "textbook")
     made.ratios = {"service / passing messages on": of_ceiling, "service / textbook handler": of_textbook}

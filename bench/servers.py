@@ -39,6 +39,12 @@ class BenchRedis:
         self.client.flushall()
         self.client.config_resetstat()
 
+    def restart(self) -> None:
+        """Kill the server, start it again on its file, and wait until it answers with everything loaded."""
+        self.server.kill()
+        self.client.connection_pool.disconnect()
+        self.server.start()
+
     def scripts(self) -> Scripts:
         """The calls of scripts, and the time Redis spent in them."""
         seen = self.client.info("commandstats")

@@ -32,7 +32,11 @@ class Core(NamedTuple):
 
 def options(settings: Settings) -> Options:
     """What the engine is told by the settings."""
-    return Options(unknown_tenant_wait_seconds=settings.unknown_tenant_wait_seconds, topic_prefix=settings.topic_prefix)
+    return Options(
+        unknown_tenant_wait_seconds=settings.unknown_tenant_wait_seconds,
+        topic_prefix=settings.topic_prefix,
+        switch_workloads_at_once_max=settings.switch_workloads_at_once_max,
+    )
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from service.workload import Workload as Workload
 
 CACHED_RECORDS_MAX = 200_000  # tenants and plans kept in the process
 PATH_KEYS_MAX = 20  # no tree is deeper
-POPULATION_MAX = 200  # workloads of a tenant that are read at once
+POPULATION_MAX = 200  # workloads of a tenant that are read at once, unless the settings say otherwise
 KEYS_CACHED = 65_536  # of one kind: those of tenants and plans come again with every event
 
 
@@ -196,6 +196,7 @@ class Switch(msgspec.Struct, frozen=True, array_like=True):
     job_id: str | None = None
     kept: switch_undo.Kept | None = None
     started_ms: int = 0
+    identity: str = "once"  # part of the id of that announcement
 
 
 class SwitchTask(msgspec.Struct, frozen=True, array_like=True):
@@ -362,6 +363,11 @@ def deleted_children_index(tenant: str) -> IndexKey:
     return IndexKey("deleted", tenant, "")
 
 
+def below(tenant: str) -> tuple[IndexKey, IndexKey]:
+    """Where to find every tenant right below, deleted or not."""
+    return children_index(tenant), deleted_children_index(tenant)
+
+
 # Some things that are read like records, though the ledger keeps them itself; nothing can be expected of them.
 
 
@@ -381,7 +387,7 @@ def population_key(tenant: str) -> RecordKey:
 
 
 def units_key(tenant: str) -> RecordKey:
-    """The tenants right below."""
+    """The tenants right below, deleted ones too: what they hold is released a while after."""
     return RecordKey("?units", tenant, "")
 
 
@@ -406,6 +412,10 @@ def aside_item(name: str) -> str:
 def set_aside(item: str) -> str | None:
     """The item of which such a silent item counts units; None for every other item."""
     return item.removeprefix(ASIDE_PREFIX) if item.startswith(ASIDE_PREFIX) else None
+
+
+DISTURBANCES = f"{SILENT_PREFIX}disturbed/"
+"""The silent item that counts changes of a customer's workloads while a switch counts them."""
 
 
 def applied_count_item(plan: str) -> str:
@@ -539,7 +549,7 @@ class Cache:
             self._entries.pop(key, None)
 
 
-_READ_TOGETHER = ("?population", "?units")
+_READ_TOGETHER = ("?population", "?units", "?accounts")
 
 
 def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[int, list[str]]:
@@ -551,8 +561,9 @@ def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[in
 class Loader:
     """Reads records in bulk, one round trip for all shards, through the cache."""
 
-    def __init__(self, ledger: Ledger, cache: Cache) -> None:
+    def __init__(self, ledger: Ledger, cache: Cache, population_max: int = POPULATION_MAX) -> None:
         self._ledger = ledger
+        self._population_max = population_max
         self.cache = cache
 
     async def load(self, wanted: Mapping[int, Iterable[RecordKey]]) -> dict[RecordKey, Versioned]:
@@ -578,13 +589,15 @@ class Loader:
             for key in keys:
                 if key.kind[0] == "?" and key.kind not in _READ_TOGETHER:
                     found[key] = await self._kept_by_the_ledger(shard, key)
-        return found | await self._read_populations(wanted) | await self._read_units(wanted)
+        found |= await self._read_populations(wanted)
+        found |= await self._read_units(wanted)
+        return found | await self._read_accounts(wanted)
 
     async def _read_populations(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
         tenants = _tenants_of(wanted, "?population")
         if not tenants:
             return {}
-        whole = await self._ledger.whole("workload", tenants, POPULATION_MAX)
+        whole = await self._ledger.whole("workload", tenants, self._population_max)
         return {population_key(tenant): self._population(tenant, entries) for tenant, entries in whole.items()}
 
     def _population(self, tenant: str, entries: Mapping[str, Record] | None) -> Versioned:
@@ -597,17 +610,26 @@ class Loader:
         tenants = _tenants_of(wanted, "?units")
         if not tenants:
             return {}
-        indexes = {shard: [children_index(tenant) for tenant in some] for shard, some in tenants.items()}
+        indexes = {shard: [index for tenant in some for index in below(tenant)] for shard, some in tenants.items()}
         found = await self._ledger.members_together(indexes)
-        return {units_key(index.tenant): Versioned(0, tuple(members)) for index, members in found.items()}
+        return {
+            units_key(tenant): Versioned(0, tuple(name for index in below(tenant) for name in found[index]))
+            for some in tenants.values()
+            for tenant in some
+        }
+
+    async def _read_accounts(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
+        tenants = _tenants_of(wanted, "?accounts")
+        found = await self._ledger.accounts(tenants) if tenants else {}
+        return {
+            accounts_key(tenant): Versioned(0, found.get(tenant, {})) for some in tenants.values() for tenant in some
+        }
 
     async def _kept_by_the_ledger(self, shard: int, key: RecordKey) -> Versioned:
         if key.kind == "?waiting":
             waiting = await self._ledger.waiting(shard, key.tenant, [key.id])
             return Versioned(0, waiting.get(key.id))
         accounts = (await self._ledger.accounts({shard: [key.tenant]})).get(key.tenant, {})
-        if key.kind == "?accounts":
-            return Versioned(0, accounts)
         return Versioned(0, accounts.get(applied_count_item(key.id), Account()).used)
 
     def _decoded(self, key: RecordKey, record: Record | None) -> Versioned:

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     almost_reached_percent: int = Field(default=80, ge=1, le=99)
     unknown_tenant_wait_seconds: int = Field(default=60, ge=0, le=86_400)
 
+    switch_workloads_at_once_max: int = Field(default=200, ge=1, le=2000)
+    """A customer with at most so many workloads is switched in one step; a job goes through those of a larger one."""
+
     # --- bounds: every queue, batch and wait has one
 
     batch_size_max: int = Field(default=2000, ge=1, le=20_000)

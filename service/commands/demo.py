@@ -28,6 +28,7 @@ LOG_TAIL_LENGTH = 2000  # characters that are shown of the log of a service that
 IDLE_SECONDS_MAX = 60
 HEADERS = (("content-type", b"application/cloudevents+json"),)
 ROWS_MAX = 40  # of a table on the screen
+SWITCH_TASKS = "switch-tasks"
 
 
 def register(application: typer.Typer) -> None:
@@ -70,7 +71,8 @@ def _run(files: Sequence[Path], log: Path) -> None:
     service = _serve(log)
     began = time.monotonic()
     try:
-        count, status = console.run(_load(files))
+        tasks = [file for file in files if _topic(file) == SWITCH_TASKS]
+        count, status = console.run(_load([file for file in files if file not in tasks]))
         seconds = time.monotonic() - began
         events = console.run(_announced())
         _say("Who there is now (apportion tenants tree)")
@@ -78,9 +80,14 @@ def _run(files: Sequence[Path], log: Path) -> None:
         _show(events)
         _usage("cedar-dental")
         _usage("birch-msp")
+        began = time.monotonic()
+        switched, status = _switch(tasks)
+        seconds += time.monotonic() - began
+        events = console.run(_announced())
+        _show_switches(events)
         _say("Does every counter agree with what is behind it? (apportion ledger verify)")
         typer.echo(_apportion("ledger", "verify").strip())
-        _summarise(count, events, status, seconds)
+        _summarise(count + switched, events, status, seconds)
     finally:
         service.terminate()
         code = service.wait(20)
@@ -141,7 +148,7 @@ async def _load(files: Sequence[Path]) -> tuple[int, Status]:
         status.observatory(settings, opened.ledger, opened.board) as observatory,
     ):
         for file in files:
-            topic = settings.topic_prefix + file.stem.split("-", 1)[1]
+            topic = settings.topic_prefix + _topic(file)
             lines = file.read_bytes().splitlines()
             for line in lines:
                 await producer.send(topic, line, key=json.loads(line)["tenantid"].encode(), headers=list(HEADERS))
@@ -152,6 +159,22 @@ async def _load(files: Sequence[Path]) -> tuple[int, Status]:
                 raise console.CommandError(f"Not everything was decided and announced in {IDLE_SECONDS_MAX} seconds.")
             count += len(lines)
     return count, seen
+
+
+def _topic(file: Path) -> str:
+    """The topic of a file of examples, without prefix."""
+    return file.stem.split("-", 1)[1]
+
+
+def _switch(files: Sequence[Path]) -> tuple[int, Status]:
+    """Show what each switch would do, then let all of them happen; how many there are, and how all stands then."""
+    for file in files:
+        for line in file.read_text().splitlines():
+            task = json.loads(line)
+            tenant, target = task["tenantid"], task["data"]["target_edition"]
+            _say(f"What a switch of {tenant} would do (apportion switch preview {tenant} --to {target})")
+            typer.echo(_apportion("switch", "preview", tenant, "--to", target).rstrip())
+    return console.run(_load(files))
 
 
 async def _announced() -> list[dict[str, Any]]:
@@ -229,6 +252,32 @@ def _show_bills(events: Sequence[Mapping[str, Any]]) -> None:
             (tenant, item, used, inquiries.quantity(last["used"] - last["reserved"], unit), last["pricing_mode"])
         )
     console.print_table("", ("tenant", "offering item", "used", "bill#", "pricing"), rows[:ROWS_MAX])
+
+
+def _show_switches(events: Sequence[Mapping[str, Any]]) -> None:
+    """How the switches ended: the items of both sides at the start and at the end."""
+    _say("What became of the switches (topic switches)")
+    for event in _of(events, "switch.completed"):
+        started = {
+            (row["side"], row["offering_item"]): row
+            for other in _of(events, "switch.started")
+            if other["subject"] == event["subject"]
+            for row in other["data"]["items"]
+        }
+        data = event["data"]
+        rows = []
+        for row in data["items"]:
+            before, is_source = started[row["side"], row["offering_item"]], row["side"] == "source"
+            used, quota = (row["used"], "off") if is_source else (row["used"], inquiries.quota_text(row["quota"], ""))
+            was = inquiries.quota_text(before["quota"], "") if is_source else "off"
+            rows.append((row["side"], row["offering_item"], f"{before['used']} / {was}", f"{used} / {quota}"))
+        title = (
+            f"{event['tenantid']}: {data['from_edition']} → {data['to_edition']}, {data['workloads']['moved']} moved"
+        )
+        console.print_table(title, ("side", "offering item", "used / quota before", "used / quota after"), rows)
+    for event in _of(events, "switch.rejected"):
+        why = "; ".join(denial["message"] for denial in event["data"]["denials"])
+        typer.echo(f"{event['tenantid']} is refused, and nothing of it changes: {why}.")
 
 
 def _of(events: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:

@@ -56,6 +56,8 @@ def reassign(
     if placement.items.switching is not None:
         aside, now = switch_asides.claim(draft, placement, tenant, workload_id, now)
         case = case._replace(aside=aside, member=tenant)
+    if now.former:
+        now = _without_former(draft, tenant, workload_id, now)
     outline = outlines.outline(draft.catalog, placement, case)
     for way in outline.ways:
         step = draft.step()
@@ -100,6 +102,18 @@ def close_unwritten(draft: Draft, before: Workload) -> None:
     if len(draft.steps) == 1 and not acts and all(value == before for _, value in step.put):
         step.put.clear()
     draft.close()
+
+
+def _without_former(draft: Draft, tenant: str, workload_id: str, now: Workload) -> Workload:
+    """The record; what was held before a switch is forgotten where it is another workload now, or its plans others."""
+    known: Workload | None = draft.view.read(records.workload_key(tenant, workload_id)).value
+    same = known is not None and _wishes(known) == _wishes(now)
+    return now if same else msgspec.structs.replace(now, former=())
+
+
+def _wishes(workload: Workload) -> tuple[object, ...]:
+    applied = {plan for plan, link in workload.links.items() if link.applied}
+    return workload.type, workload.os, workload.os_family, workload.virtual, applied
 
 
 def _placement(draft: Draft, tenant: str) -> Placement:
@@ -189,6 +203,7 @@ def _write(
     step.put.append((records.workload_key(tenant, workload_id), after))
     if placement.items.switching is not None and placement.items.switching.preparing:
         step.include(records.disturbed_index(placement.customer), f"{tenant}/{workload_id}")
+        step.take.append(Take((placement.customer,), records.DISTURBANCES, 1, fact=True))
 
 
 def changed(draft: Draft, tenant: str, workload_id: str, number: int, content: str) -> Emission:

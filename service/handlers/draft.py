@@ -182,14 +182,23 @@ class Scarcity:
 
 
 class View:
-    """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them."""
+    """What one batch sees of one shard. ``now_ms`` is the moment of its decisions, the same for all of them. Without
+    ``scarcity`` everything counts as scarce."""
 
     def __init__(
-        self, shard: int, catalog: Catalog, now_ms: int, cache: Cache, placements: Placements, scarcity: Scarcity
+        self,
+        shard: int,
+        catalog: Catalog,
+        now_ms: int,
+        cache: Cache,
+        placements: Placements,
+        scarcity: Scarcity | None,
+        population_max: int,
     ) -> None:
         self.shard = shard
         self.catalog = catalog
         self.now_ms = now_ms
+        self.population_max = population_max  # workloads of a customer that are switched at once
         self.transactions: list[Transaction] = []
         self._cache = cache
         self._entries: dict[RecordKey, Versioned] = {}  # as the batch itself has left them, else as loaded
@@ -290,7 +299,7 @@ class View:
 
     def is_abundant(self, placement: Placement) -> bool:
         """Whether no quota on the way up is known to have refused anything lately."""
-        return not self._scarcity.is_on(placement.path, self.now_ms)
+        return self._scarcity is not None and not self._scarcity.is_on(placement.path, self.now_ms)
 
     def _known_placement(self, tenant: str) -> Placement | None:
         """The placement of an earlier batch, where its records are still the same; a version is never given twice."""

@@ -26,7 +26,7 @@ from service.handlers.work import Arrival, Result, Work, path_keys
 from service.ledger.base import Ledger
 from service.ledger.errors import LedgerError
 from service.ledger.transaction import Outcome, OutcomeKind, RecordKey, Transaction
-from service.records import Cache, Loader, MissingError, tenant_key
+from service.records import POPULATION_MAX, Cache, Loader, MissingError, tenant_key
 from service.rules.tenants import ROOT
 
 LOADS_MAX = 40  # rounds of reading for one batch; each goes one step further up a tree of bounded depth
@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True):
 
     unknown_tenant_wait_seconds: float = 60.0
     topic_prefix: str = "apportion."
+    switch_workloads_at_once_max: int = POPULATION_MAX
 
 
 class Observer(Protocol):
@@ -89,7 +90,7 @@ class Engine:
         self.options = options or Options()
         self.observer: Observer = observer or Silent()
         self.clock = clock
-        self.loader = Loader(ledger, Cache())
+        self.loader = Loader(ledger, Cache(), self.options.switch_workloads_at_once_max)
         self.directory = Directory(ledger)
         self._placements = Placements()
         self._scarcity = Scarcity()
@@ -119,7 +120,7 @@ class Engine:
         while pending:
             async with self.directory.names(pending):
                 groups = await self.directory.groups(pending)
-                transactions += await self._decide_works(groups)
+                transactions += await self._decide_works(groups, cautious=pending is not works)
             await self._mend(pending)
             tried = [work for group in groups.values() for work in group]
             undecided = [work for work in tried if work.result is None]
@@ -131,7 +132,7 @@ class Engine:
         self._count(works, transactions, time.perf_counter() - began)
         return [work.result for work in works if work.result is not None]
 
-    async def _decide_works(self, groups: Mapping[int, Sequence[Work]]) -> int:
+    async def _decide_works(self, groups: Mapping[int, Sequence[Work]], *, cautious: bool) -> int:
         """Decide works by shard, once; answers how many transactions that took.
 
         Those that wait for their tenant go first, and the others only when they are kept: were a position moved before,
@@ -139,9 +140,9 @@ class Engine:
         """
         waiting = {shard: [Event(work) for work in works if work.waits] for shard, works in groups.items()}
         others = {shard: [Event(work) for work in works if not work.waits] for shard, works in groups.items()}
-        done, count = await self._round({shard: events for shard, events in waiting.items() if events})
+        done, count = await self._round({shard: events for shard, events in waiting.items() if events}, cautious)
         if all(all(decided) for decided in done.values()):
-            _, further = await self._round({shard: events for shard, events in others.items() if events})
+            _, further = await self._round({shard: events for shard, events in others.items() if events}, cautious)
             count += further
         return count
 
@@ -167,7 +168,7 @@ class Engine:
         pending = subjects
         tries = 0
         while pending:
-            done, _ = await self._round({shard: pending})
+            done, _ = await self._round({shard: pending}, cautious=pending is not subjects)
             undecided = [subject for subject, decided in zip(pending, done[shard], strict=True) if not decided]
             tries = tries + 1 if len(undecided) == len(pending) else 0
             if undecided:
@@ -179,11 +180,19 @@ class Engine:
         self.observer.conflicts(undecided)
         await asyncio.sleep(random.uniform(0, min(PAUSE_SECONDS_MAX, 0.001 * 2**tries)))
 
-    async def _round(self, groups: Mapping[int, Sequence[Subject]]) -> tuple[dict[int, list[bool]], int]:
-        """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were."""
+    async def _round(
+        self, groups: Mapping[int, Sequence[Subject]], cautious: bool
+    ) -> tuple[dict[int, list[bool]], int]:
+        """Decide subjects by shard, once; says of each whether it is decided, and how many transactions there were.
+
+        ``cautious`` is every round but the first: its decisions bring all their attempts, so that a batch in which many
+        quotas run out is decided in two rounds and not in as many.
+        """
         now_ms = self.clock()
-        cache, placements, scarcity = self.loader.cache, self._placements, self._scarcity
-        views = {shard: View(shard, self.catalog, now_ms, cache, placements, scarcity) for shard in groups}
+        cache, placements = self.loader.cache, self._placements
+        scarcity = None if cautious else self._scarcity
+        most = self.options.switch_workloads_at_once_max
+        views = {shard: View(shard, self.catalog, now_ms, cache, placements, scarcity, most) for shard in groups}
         await self._prefetch(views, groups)
         spans: dict[int, list[slice]] = {}
         if not all(_are_there(views[shard], subjects) for shard, subjects in groups.items()):

@@ -215,9 +215,10 @@ async def pause(engine: Engine, job_id: str) -> MassSwitch:
     return await _turn(engine, job_id, [RUNNING], "paused", state=PAUSED)
 
 
-async def resume(engine: Engine, job_id: str) -> MassSwitch:
-    """Go on where it was paused."""
-    return await _turn(engine, job_id, [PAUSED], "resumed", state=RUNNING)
+async def resume(engine: Engine, job_id: str, rate: float | None = None) -> MassSwitch:
+    """Go on where it was paused; with ``rate`` at another one from now on, in tenants per second."""
+    changes = {"state": RUNNING} | ({"rate": rate} if rate is not None else {})
+    return await _turn(engine, job_id, [PAUSED], "resumed", **changes)
 
 
 async def cancel(engine: Engine, job_id: str) -> MassSwitch:

@@ -22,7 +22,7 @@ from service.rules.tenants import ROOT
 
 CHUNK_TENANTS = 500  # in one record; also the most that one step puts on the topic
 STEP_SECONDS = 0.1  # between steps where a rate is set, or longer where it is below one tenant in that time
-LATE_MS_MAX = 1000  # what a job was kept from doing for longer than this is not made up for
+LATE_MS_MAX = 6000  # what a job was kept from doing for longer is not made up for; instances look every 5 s or sooner
 
 RUNNING, PAUSED, CANCELLED, HANDED_OVER = "running", "paused", "cancelled", "handed_over"
 REQUESTED = "apportion.switch.requested.v1"

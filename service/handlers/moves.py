@@ -17,7 +17,7 @@ class LookJob(msgspec.Struct, frozen=True, tag="look"):
     """Workloads of a tenant and below it are looked at again: with ``waiting`` those that wait, else the others.
 
     A tenant has moved, and who waits may have room now; or items were enabled, and who has something may be due
-    something else.
+    something else. ``named`` (tenant and workload) are looked at first, whether they wait or not.
     """
 
     tenant: str
@@ -26,6 +26,7 @@ class LookJob(msgspec.Struct, frozen=True, tag="look"):
     traceparent: str | None
     waiting: bool = False
     stack: tuple[Frame, ...] = ()
+    named: tuple[tuple[str, str], ...] = ()
 
 
 def check(draft: Draft, tenant: str, before: Tenant, after: Tenant) -> None:

@@ -151,6 +151,8 @@ def look_again(draft: Draft, job: PlanJob, workload_id: str) -> None:
     gone = link is not None and plan is not None and facets.time_us(link.stamp) < plan.deleted_at_us + job.deleted
     if gone:
         now = msgspec.structs.replace(now, links={name: one for name, one in now.links.items() if name != job.plan})
+    if now.former:
+        now = msgspec.structs.replace(now, former=())  # held for plans that are others now
     assignments.reassign(draft, job.tenant, workload_id, now, "plan")
     for step in draft.steps:
         if gone:

@@ -23,6 +23,7 @@ from service.records import Items, Workload
 from service.rules import quotas
 
 PER_STEP = 200  # tenants or workloads in one step
+SWITCHED_AGAIN_MS = 1000  # so much later is a tenant looked at again that is being switched
 
 
 async def run_disable(running: Running, job: DisableJob) -> None:
@@ -36,7 +37,12 @@ async def run_disable(running: Running, job: DisableJob) -> None:
     frame = stack[-1]
     if frame.phase == CHILDREN:
         cursor, children = await _children(running, frame)
-        await running.each([_disable_task(running, child, off) for child in children])
+        switched: set[str] = set()
+        await running.each([_disable_task(running, child, off, switched) for child in children])
+        if switched:  # nothing of theirs changes until that is over
+            again = msgspec.structs.replace(job, items=off, stack=stack)
+            await running.go_on(again, SWITCHED_AGAIN_MS)
+            return
         rest = _descend(stack, cursor, children)
     else:
         cursor, found = await _workloads(running, frame)
@@ -51,6 +57,10 @@ async def run_disable(running: Running, job: DisableJob) -> None:
 async def run_look(running: Running, job: LookJob) -> None:
     """One step: who waits on one tenant after the other is looked at again, or who has what was asked for."""
     stack = job.stack or (Frame(job.tenant),)
+    if job.named:
+        await running.each([_reassign_task(running, job, *name) for name in job.named[:PER_STEP]])
+        await _go_on(running, msgspec.structs.replace(job, stack=stack, named=job.named[PER_STEP:]))
+        return
     frame = stack[-1]
     if frame.phase == CHILDREN:
         cursor, children = await _children(running, frame)
@@ -80,6 +90,18 @@ def _look_task(running: Running, job: LookJob, tenant: str, workload_id: str) ->
             assignments.recount(draft, tenant, workload_id, now)
         else:
             assignments.reassign(draft, tenant, workload_id, now, job.reason)
+        assignments.close_unwritten(draft, now)
+
+    return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
+
+
+def _reassign_task(running: Running, job: LookJob, tenant: str, workload_id: str) -> Task:
+    """Decide on a workload anew, whether it waits or not."""
+
+    def decide(view: View) -> None:
+        draft = Draft(view, running.cause)
+        now = draft.workload(tenant, workload_id)
+        assignments.reassign(draft, tenant, workload_id, now, job.reason)
         assignments.close_unwritten(draft, now)
 
     return Task(lambda view: workloads.needs_of(view, tenant, workload_id), decide)
@@ -119,15 +141,21 @@ def _loses(workload: Workload, off: Iterable[str], covers: bool) -> bool:
     return not workload.holding.keys().isdisjoint(off) or bool(workload.counted) or (covers and bool(workload.holding))
 
 
-def _disable_task(running: Running, child: str, items: Iterable[str]) -> Task:
+def _disable_task(running: Running, child: str, items: Iterable[str], switched: set[str]) -> Task:
+    """Turn items off on a tenant, unless it is being switched: then it is added to ``switched``."""
+
     def needs(view: View) -> Iterable[RecordKey]:
         yield from path_keys(view, child)
         yield records.items_key(child)
 
     def decide(view: View) -> None:
         draft = Draft(view, running.cause)
-        present = sorted(draft.items(child).enabled.intersection(items))
-        if present:
+        switched.discard(child)
+        found = draft.items(child)
+        present = sorted(found.enabled.intersection(items))
+        if present and found.switching is not None:
+            switched.add(child)
+        elif present:
             draft.placement(child)
             enablement.disable(draft, draft.step(), child, present, "cascade")
         draft.close()  # also where nothing is to be done: that may have been read out of a cache

@@ -6,14 +6,15 @@ process' memory and begins anew; moving goes on where it was, as who has moved i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from schemas.switches import SwitchRequested
 from service import records
-from service.catalog.model import WHOLE_ROLES
+from service.catalog.model import HELD_ROLES, WHOLE_ROLES
 from service.handlers import (
     assignments,
     enablement,
@@ -21,27 +22,30 @@ from service.handlers import (
     switch_answers,
     switch_asides,
     switch_endings,
+    switch_moves,
     switch_situations,
     switch_starts,
     workloads,
 )
 from service.handlers.draft import Draft, Step, View
-from service.handlers.moves import LookJob
 from service.handlers.stepping import Running, Task
 from service.handlers.switch_answers import Ask, Progress
 from service.handlers.switch_starts import SwitchJob
 from service.handlers.work import path_keys
 from service.ledger.base import Ledger
 from service.ledger.transaction import Account, RecordKey, Take, Timer
-from service.records import Plan, Switch, Switching, Workload
-from service.rules import switching
+from service.records import Plan, Switch, Switching, Versioned, Workload
+from service.rules import switch_reconciling, switching
 from service.rules.switch_mapping import Direction
+from service.rules.switch_reconciling import Outcome, Sides
 from service.rules.tally import Kind, Tally
 
-COUNTED_PER_READ = 2000
-MOVED_PER_STEP = 2000
-PASSES_MAX = 20  # over those that changed while they were counted
-FEW = 20  # so few may have changed since the last look
+COUNTED_PER_READ = 500
+MOVED_PER_STEP = 500  # a slice of the time of a process that has others to serve too
+MOVED_TOGETHER = 50  # in one transaction
+SAID_EVERY = 10_000  # moved workloads
+UNITS_MAX = 1_000_000  # of a customer, all of which have to be read
+TRIES_MAX = 200  # to start before somebody changes again
 
 
 async def run(running: Running, job: SwitchJob) -> None:
@@ -68,34 +72,45 @@ class Count:
         self._kinds: dict[tuple[str, str], Kind] = {}
         self.tallies: dict[str, Tally] = {}
         self.version = 0
+        self.disturbed: Sequence[str] = ()  # whom decisions have noted as changed
+        self.disturbances = 0  # how many such decisions there were
 
     async def count(self, tenant: str) -> None:
-        """Count everybody, and then those again that were changed meanwhile, until they are few."""
-        self.version = await self._ledger.sequence(self._shard)
-        units = await self._ledger.members(self._shard, records.children_index(tenant))
-        for member in (tenant, *units):
-            self.tallies[member] = Tally()
-            self._plans[member] = await self._read_plans(member)
-            async for name, workload in _all_workloads(self._ledger, self._shard, member):
-                self._enter(member, name, workload)
-        for _ in range(PASSES_MAX):
-            if await self._count_again(tenant) <= FEW:
-                return
+        """Count everybody, and those again that were changed meanwhile; anew, where there are other units now."""
+        members = await all_members(self._ledger, self._shard, tenant)
+        if set(members) != self.tallies.keys():
+            self.tallies.clear()
+            self._kinds.clear()
+            self.version = await self._ledger.sequence(self._shard)
+            for member in members:
+                self.tallies[member] = Tally()
+                self._plans[member] = await self._read_plans(member)
+                async for name, workload in _all_workloads(self._ledger, self._shard, member):
+                    self._enter(member, name, workload)
+        await self._count_again(tenant)
 
-    async def _count_again(self, tenant: str) -> int:
+    async def _count_again(self, tenant: str) -> None:
+        accounts = (await self._ledger.accounts({self._shard: [tenant]})).get(tenant, {})
+        self.disturbances = accounts.get(records.DISTURBANCES, Account()).used
         version = await self._ledger.sequence(self._shard)
-        disturbed = await self._ledger.members(self._shard, records.disturbed_index(tenant))
-        places = [name.partition("/") for name in disturbed]
+        self.disturbed = await self._ledger.members(self._shard, records.disturbed_index(tenant))
+        places = [name.partition("/") for name in self.disturbed]
         keys = [records.workload_key(member, name) for member, _, name in places]
         found = await self._ledger.read({self._shard: keys}) if keys else {}
-        changed = 0
         for key, record in found.items():
-            if key.tenant not in self.tallies or (record is not None and record.version <= self.version):
-                continue
-            changed += 1
-            self._enter(key.tenant, key.id, records.decode(key, record.payload) if record is not None else None)
+            if key.tenant in self.tallies and (record is None or record.version > self.version):
+                self._enter(key.tenant, key.id, records.decode(key, record.payload) if record is not None else None)
         self.version = version
-        return changed
+
+    def holds(self, draft: Draft, tenant: str) -> bool:
+        """Whether it is still what was counted; the decision depends on that from now on."""
+        for member in self.tallies:
+            draft.read(records.children_key(member))
+        if set(switch_situations.known_members(draft.view, tenant, UNITS_MAX)) != self.tallies.keys():
+            return False
+        account: Account = draft.view.read(records.accounts_key(tenant)).value.get(records.DISTURBANCES, Account())
+        draft.expect_balance(tenant, records.DISTURBANCES, account)
+        return account.used == self.disturbances
 
     def _enter(self, member: str, name: str, workload: Workload | None) -> None:
         plans = self._plans[member]
@@ -135,18 +150,42 @@ async def _all_workloads(ledger: Ledger, shard: int, tenant: str) -> AsyncIterat
             return
 
 
+async def all_members(ledger: Ledger, shard: int, tenant: str) -> tuple[str, ...]:
+    """The customer and all units below it, deleted ones too."""
+    names, level = [tenant], [tenant]
+    while level:
+        found = await ledger.members_together({shard: [index for name in level for index in records.below(name)]})
+        level = [name for members in found.values() for name in members]
+        names += level
+    return tuple(names)
+
+
 # --- started
 
 
 async def _begin(running: Running, job: SwitchJob) -> None:
-    undone = job.switch_id if job.request is None else None
-    count = Count(running.engine.ledger, running.shard, undone)
-    await count.count(job.tenant)
+    """Count, and start as soon as what was counted still holds.
+
+    Where a customer never holds still, the switch starts all the same in the end: what was set aside for the few that
+    have changed since is free when it is over, and until then they take units like everybody else.
+    """
+    count = Count(running.engine.ledger, running.shard, job.switch_id if job.request is None else None)
+    for tries in range(TRIES_MAX + 1):
+        await count.count(job.tenant)
+        if await _try_to_start(running, job, count, exactly=tries < TRIES_MAX):
+            return
+
+
+async def _try_to_start(running: Running, job: SwitchJob, count: Count, *, exactly: bool) -> bool:
+    """Decide; whether that is done, and not put off because somebody has changed since the count."""
+    done = True
 
     def needs(view: View) -> Iterable[RecordKey]:
         yield running.key
-        for member in count.tallies:
+        for member in switch_situations.known_members(view, job.tenant, UNITS_MAX):
             yield from path_keys(view, member)
+            yield records.units_key(member)
+            yield records.children_key(member)
         yield records.accounts_key(job.tenant)
         yield records.switch_key(job.tenant, job.switch_id)
         data = _request(job)
@@ -154,13 +193,29 @@ async def _begin(running: Running, job: SwitchJob) -> None:
             yield records.preview_key(job.tenant, data.plan_hash)
 
     def decide(view: View) -> None:
+        nonlocal done
         draft = Draft(view, running.cause)
         draft.read(running.key)
-        if view.read(running.key).version == running.version:
+        if view.read(running.key).version != running.version:
+            return  # somebody else has done it
+        done = not exactly or count.holds(draft, job.tenant)
+        if done:
             _start(draft, job, count, running.job_id)
+            if running.job_id == switch_starts.job_id(job.tenant):  # a preview leaves others' notes alone
+                for step in draft.steps:
+                    _forget_disturbed(step, job.tenant, count)
             draft.close()
 
     await running.engine.settle(running.shard, [Task(needs, decide)])
+    return done
+
+
+def _forget_disturbed(step: Step, tenant: str, count: Count) -> None:
+    """What decisions have noted for the count is of no use any more."""
+    for name in count.disturbed:
+        step.exclude(records.disturbed_index(tenant), name)
+    if count.disturbances:
+        step.take.append(Take((tenant,), records.DISTURBANCES, -count.disturbances, fact=True))
 
 
 def _request(job: SwitchJob) -> SwitchRequested | None:
@@ -252,24 +307,86 @@ async def _move(running: Running, job: SwitchJob) -> None:
     mark = await _mark(running, job.tenant)
     cursor, some = await running.engine.ledger.scan(running.shard, "workload", member, job.cursor, MOVED_PER_STEP)
     found = {name: records.decode(records.workload_key(member, name), record.payload) for name, record in some.items()}
-    moving = [name for name, one in found.items() if switch_asides.is_of(running.engine.catalog, mark, one)]
-    others = [name for name, one in found.items() if not job.walk and _may_change(one) and name not in moving]
-    await running.each([_move_task(running, member, name) for name in (*moving, *others)])
-    denied = await _count_denied(running, mark, member, moving)
+    catalog = running.engine.catalog
+    moving = {name for name, one in found.items() if switch_asides.is_of(catalog, mark, one)}
+    claiming = {name: Versioned(some[name].version, found[name]) for name in found if name in moving}
+    claiming = {name: entry for name, entry in claiming.items() if switch_asides.has_claim(mark, entry.version)}
+    others = [name for name, one in found.items() if name not in moving and not job.walk and _may_change(mark, one)]
+    chunks = [_Together(running, member, dict(part)) for part in _parts(claiming.items(), MOVED_TOGETHER)]
+    await running.each([Task(chunk.needs, chunk.decide) for chunk in chunks])
+    alone = [*moving.difference(claiming), *others, *(name for chunk in chunks for name in chunk.waiting)]
+    await running.each([_move_task(running, member, name) for name in alone])
+    denied = await _count_denied(running, mark, member, sorted(moving))
     after = msgspec.structs.replace(
         job,
         members=job.members if cursor else job.members[1:],
         cursor=cursor,
-        moving=job.moving + len(moving),
         moved=job.moved + len(moving) - denied,
         denied=job.denied + denied,
     )
-    await running.write(lambda draft: _progress(draft, running, after, said=bool(moving)))
+    said = after.moved // SAID_EVERY != job.moved // SAID_EVERY
+    await running.write(lambda draft: _progress(draft, running, after, said=said))
 
 
-def _may_change(workload: Workload) -> bool:
-    """Whether anything of it but the items of the source may be due to change."""
-    return bool(workload.waiting or workload.counted or (workload.type is not None and workload.links))
+def _parts(entries: Iterable[tuple[str, Versioned]], size: int) -> Iterator[list[tuple[str, Versioned]]]:
+    left = iter(entries)
+    while part := list(itertools.islice(left, size)):
+        yield part
+
+
+def _may_change(mark: Switching, workload: Workload) -> bool:
+    """Whether anything of one that holds nothing of the source may be due to change."""
+    counted_before = not set(mark.before).isdisjoint(workload.counted)
+    return workload.waiting or counted_before or (workload.type is not None and not workload.holding)
+
+
+class _Together:
+    """Some workloads of one tenant, moved in one transaction: each gets what is set aside for it, as it was planned.
+
+    What was read when they were looked for will do at first; where one has changed since, all are read again.
+    """
+
+    def __init__(self, running: Running, tenant: str, entries: Mapping[str, Versioned]) -> None:
+        self._running = running
+        self._tenant = tenant
+        self._entries = entries
+        self._is_fresh = True
+        self.waiting: list[str] = []  # they wait for more, and are decided alone
+
+    def needs(self, view: View) -> Iterable[RecordKey]:
+        """The workloads with their plans, and the way up."""
+        keys = [records.workload_key(self._tenant, name) for name in self._entries]
+        if self._is_fresh:
+            view.take_in(dict(zip(keys, self._entries.values(), strict=True)))
+        plans = {plan for key in keys if (entry := view.peek(key)) and entry.value for plan in entry.value.links}
+        return (*path_keys(view, self._tenant), *keys, *(records.plan_key(self._tenant, plan) for plan in plans))
+
+    def decide(self, view: View) -> None:
+        """Move those that have not been moved by anybody else meanwhile."""
+        self._is_fresh = False
+        draft = Draft(view, self._running.cause)
+        placement = draft.placement(self._tenant)
+        switching = placement.items.switching if placement is not None else None
+        if switching is not None and not switching.preparing:  # or what the cache has is from before the start
+            sides = switch_asides.sides_of(draft.catalog, switching, placement.items.enabled)
+            found = self._outcomes(draft, switching, sides)
+            mark = None if switching.undoing else switch_situations.mark(switching.switch_id)
+            self.waiting = [name for name, outcome in found.items() if outcome.waits]
+            moving = {name: outcome for name, outcome in found.items() if not outcome.waits}
+            switch_moves.move_some(draft, draft.step(), self._tenant, moving, mark)
+        draft.close()
+
+    def _outcomes(self, draft: Draft, switching: Switching, sides: Sides) -> dict[str, Outcome]:
+        undone = switching.switch_id if switching.undoing else None
+        found = {}
+        for name in self._entries:
+            version, one = draft.view.read(records.workload_key(self._tenant, name))
+            still = one is not None and switch_asides.is_of(draft.catalog, switching, one)
+            if still and switch_asides.has_claim(switching, version):
+                kind = switch_situations.kind_of(draft, self._tenant, one, undone)
+                if kind is not None:
+                    found[name] = switch_reconciling.reconcile(draft.catalog, sides, kind, 1)
+        return found
 
 
 async def _mark(running: Running, tenant: str) -> Switching:
@@ -291,8 +408,9 @@ def _move_task(running: Running, tenant: str, workload_id: str) -> Task:
 
 
 async def _count_denied(running: Running, mark: Switching, member: str, moved: Sequence[str]) -> int:
-    """How many of those that were moved are left without an edition or base item."""
-    keys = [records.workload_key(member, name) for name in moved]
+    """How many of those that were moved are left without an edition or base item: they all wait."""
+    waiting = await running.engine.ledger.waiting(running.shard, member, moved) if moved else {}
+    keys = [records.workload_key(member, name) for name in waiting]
     found = await running.engine.ledger.read({running.shard: keys}) if keys else {}
     catalog = running.engine.catalog
     denied = 0
@@ -310,7 +428,7 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
         known: Switch | None = draft.view.read(records.switch_key(job.tenant, job.switch_id)).value
         ask = Ask(job.switch_id, known.job_id if known else None, None)
         content = _data_of(known, Progress(job.total, job.moved, job.denied), ())
-        identity = f"progress/{job.walk}/{job.moved + job.denied}"
+        identity = f"{running.cause.id}/{job.walk}/{job.moved + job.denied}"
         step.emit.append(
             switch_answers.emission(draft, job.tenant, ask.switch_id, switch_answers.PROGRESSED, content, identity)
         )
@@ -321,10 +439,9 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
 
 async def _end(running: Running, job: SwitchJob) -> None:
     """Where nobody is left on the source, what is still set aside is free, and the switch is over."""
-    units = await running.engine.ledger.members(running.shard, records.children_index(job.tenant))
-    members = (job.tenant, *units)
-    if job.moving:
-        again = msgspec.structs.replace(job, members=members, cursor=0, moving=0, walk=job.walk + 1)
+    members = await all_members(running.engine.ledger, running.shard, job.tenant)
+    if await _is_anybody_left(running, job.tenant):
+        again = msgspec.structs.replace(job, members=members, cursor=0, walk=job.walk + 1)
         await running.go_on(again)
         return
 
@@ -339,10 +456,20 @@ async def _end(running: Running, job: SwitchJob) -> None:
         draft = Draft(view, running.cause)
         draft.read(running.key)
         if view.read(running.key).version == running.version:
-            _finish(draft, job, members)
-            draft.close()
+            if draft.items(job.tenant).switching is not None:
+                _finish(draft, job, members)
+            draft.close()  # also where what came out of a cache was from before the switch: the ledger says so then
 
     await running.engine.settle(running.shard, [Task(needs, decide)])
+
+
+async def _is_anybody_left(running: Running, tenant: str) -> bool:
+    """Whether a workload holds something of the source. Nobody can acquire it any more, so the answer stays."""
+    mark = await _mark(running, tenant)
+    accounts = (await running.engine.ledger.accounts({running.shard: [tenant]})).get(tenant, {})
+    held = (item for item in running.engine.catalog.items_of_edition(mark.source) if item.role in HELD_ROLES)
+    found = (accounts.get(item.name, Account()) for item in held)
+    return any(account.used > account.reserved for account in found)
 
 
 def _finish(draft: Draft, job: SwitchJob, members: Sequence[str]) -> None:
@@ -355,8 +482,6 @@ def _finish(draft: Draft, job: SwitchJob, members: Sequence[str]) -> None:
     for member in members:
         _release(draft, step, member)
     switch_starts.unmark(draft, step, tenant)
-    look = LookJob(tenant, "switch", draft.cause.id, draft.cause.traceparent, waiting=True)
-    stepping.put_job(step, f"look/switch/{tenant}", look, draft.now_ms)
     progress = Progress(job.total, job.total - job.denied, job.denied)
     drift = msgspec.json.decode(known.answer).get("drift")
     more = {"duration_ms": max(0, draft.now_ms - job.began_ms)} | ({"drift": drift} if drift is not None else {})

@@ -59,11 +59,30 @@ async def preview(engine: Engine, tenant_id: str, wish: Wish) -> Preview:
     if node is tree.ROOT_NODE:
         why = f"only customers are switched, and {tenant_id} is root"
         plan = _refused(tenant_id, wish, Refusal("not_allowed", why, tenant_id=tenant_id, context={"code": "1027"}))
-        return Preview(plan, shown(plan, tenant_id))
+        return Preview(plan, {**shown(plan, tenant_id), "losing": []})
     planner = _Planner(engine, node.shard, wish, keep=True)
     await planner.plan_all([tenant_id])
     plan = planner.plans[tenant_id]
-    return Preview(plan, shown(plan, tenant_id))
+    return Preview(plan, {**shown(plan, tenant_id), "losing": _losing(plan)})
+
+
+def _losing(plan: Plan) -> list[dict[str, Any]]:
+    """Which workloads lose something that they have now, or are refused something that they are due, by type."""
+    counted: Counter[tuple[str, tuple[str, ...], tuple[str, ...], bool]] = Counter()
+    for outcome, shares in zip(plan.outcomes, plan.shares, strict=True):
+        for share in shares:
+            if outcome.lost or outcome.stranded or share.refused:
+                counted[outcome.kind.facts.type, outcome.lost, share.refused, outcome.stranded] += share.count
+    return [
+        {
+            "type": type_,
+            "workloads": count,
+            "features": list(lost),
+            "items_refused": list(refused),
+            "left_without_item": stranded,
+        }
+        for (type_, lost, refused, stranded), count in sorted(counted.items())
+    ]
 
 
 def _refused(tenant_id: str, wish: Wish, refusal: Refusal) -> Plan:

@@ -22,6 +22,9 @@ from service.rules.switch_reconciling import Outcome
 from service.rules.switch_room import Level
 from service.rules.tally import Kind, Tally
 
+KINDS_MAX = 8192  # remembered in this process
+MARKS_MAX = 1024
+
 
 class Member(NamedTuple):
     """A workload of the customer or of one of its units; ``kind`` is None where it is not registered."""
@@ -41,17 +44,24 @@ def needs(view: View, tenant: str) -> Iterable[RecordKey]:
     """What it takes to know a customer that has few workloads; of one that has many, only that it has."""
     yield from path_keys(view, tenant)
     yield records.accounts_key(tenant)
-    units = records.units_key(tenant)
-    yield units
-    yield records.population_key(tenant)
-    known = view.peek(units)
-    for unit in known.value if known is not None else ():
-        yield from path_keys(view, unit)
-        yield records.population_key(unit)
-    for each in (tenant, *(known.value if known is not None else ())):
+    for each in known_members(view, tenant, view.population_max):
+        if each != tenant:
+            yield from path_keys(view, each)
+        yield records.units_key(each)
+        yield records.population_key(each)
         found = view.peek(records.population_key(each))
         if found is not None and found.value is not None:
             yield from _needs_of_population(view, each, found.value)
+
+
+def known_members(view: View, tenant: str, most: int) -> list[str]:
+    """The customer and all units below it, as far as they are known by now; not all where they are more than ``most``."""
+    names = [tenant]
+    for each in names:  # it grows meanwhile
+        known = view.peek(records.units_key(each))
+        if known is not None and len(names) <= most:
+            names.extend(known.value)
+    return names
 
 
 def _needs_of_population(view: View, tenant: str, population: Population) -> Iterable[RecordKey]:
@@ -66,9 +76,14 @@ def members(draft: Draft, tenant: str, undone: str | None = None) -> list[Member
     That none has come to be since is for the caller to expect of the ledger.
     """
     found: list[Member] = []
-    for each in (tenant, *draft.view.read(records.units_key(tenant)).value):
+    most = draft.view.population_max
+    everybody = known_members(draft.view, tenant, most)
+    if len(everybody) > most:
+        return None
+    for each in everybody:
+        draft.view.read(records.units_key(each))
         population: Population | None = draft.view.read(records.population_key(each)).value
-        if population is None or len(found) + len(population.entries) > records.POPULATION_MAX:
+        if population is None or len(found) + len(population.entries) > most:
             return None
         found += [member(draft, each, name, undone) for name in sorted(population.entries)]
     return found
@@ -93,9 +108,22 @@ def kind_with(workload: Workload, plan_of: Callable[[str], Plan | None], undone:
     facts = rules.WorkloadFacts(workload.type, workload.os, workload.os_family, workload.virtual)
     known = undone is not None and workload.former[:1] == (mark(undone),)
     former = workload.former[1:] if known else None
-    return tally.kind(facts, features, protected=protected, held=workload.holding, former=former)
+    return _kind(facts, features, protected, tuple(workload.holding), former)
 
 
+@functools.lru_cache(maxsize=KINDS_MAX)
+def _kind(
+    facts: rules.WorkloadFacts,
+    features: frozenset[str],
+    protected: bool,  # noqa: FBT001 - by position, as the cache takes it
+    held: tuple[str, ...],
+    former: tuple[str, ...] | None,
+) -> Kind:
+    """The same object for the same workloads, so that its hash is worked out once."""
+    return tally.kind(facts, features, protected=protected, held=held, former=former)
+
+
+@functools.lru_cache(maxsize=MARKS_MAX)
 def mark(switch_id: str) -> str:
     """What stands for a switch in the records of its workloads."""
     return switch_answers.digest(switch_id)

@@ -28,8 +28,8 @@ from service.rules.tally import Kind, Tally
 class SwitchJob(msgspec.Struct, frozen=True, tag="switch"):
     """A switch that is prepared, or under way: which of the customer and its units is gone through, and how far.
 
-    ``request`` is its data (JSON), None where a switch is led back. ``walks`` counts how often all were looked at: the
-    last walk finds nobody left to move.
+    ``request`` is its data (JSON), None where a switch is led back. ``walk`` counts how often all were looked at
+    before.
     """
 
     tenant: str
@@ -40,7 +40,6 @@ class SwitchJob(msgspec.Struct, frozen=True, tag="switch"):
     started: bool = False
     members: tuple[str, ...] = ()
     cursor: int = 0
-    moving: int = 0  # found in this walk
     moved: int = 0
     denied: int = 0
     total: int = 0
@@ -139,7 +138,8 @@ def start(
     more = {"drift": switch_answers.drifts(drift)} if ask.undoing else {}
     progress = Progress(plan.workloads.total)
     content = switch_answers.data(ask, plan, progress, switch_answers.items_before(plan), **more)
-    switch_answers.conclude(draft, step, tenant, record, content)
+    # A switch starts once, and once more when it is led back: two announcements, not one with two contents.
+    switch_answers.conclude(draft, step, tenant, record, content, identity="undo" if ask.undoing else "once")
     switch_endings.note(step, tenant, ask.switch_id, record)
 
 

@@ -28,16 +28,31 @@ from service.rules.tally import Tally
 
 
 def needs(view: View, work: Work) -> Iterable[RecordKey]:
-    """The switch, should it be known, and the whole customer, where that is not too much."""
+    """The switch; where it is not known or is to be led back, the whole customer, where that is not too much."""
     data = work.event.data
     assert isinstance(data, SwitchRequested | SwitchUndoRequested)
-    yield records.switch_key(work.tenant, data.switch_id)
-    yield records.waiting_key(work.tenant, records.switch_waiting(data.switch_id))
+    key = records.switch_key(work.tenant, data.switch_id)
+    yield key
+    yield from path_keys(view, work.tenant)
+    entry = view.peek(key)
+    if entry is None:
+        return  # it decides what else is needed, so it is read first
+    known: Switch | None = entry.value
+    if known is not None and known.denied:
+        yield records.waiting_key(work.tenant, records.switch_waiting(data.switch_id))
+    if not _depends_on_customer(data, known):
+        return  # a job that runs again costs little
     if isinstance(data, SwitchRequested) and data.plan_hash is not None:
         yield records.preview_key(work.tenant, data.plan_hash)
-    yield from path_keys(view, work.tenant)
     if view.is_placed(work.tenant) and (placement := view.placement(work.tenant)) and placement.kind == "customer":
         yield from switch_situations.needs(view, work.tenant)
+
+
+def _depends_on_customer(data: SwitchRequested | SwitchUndoRequested, known: Switch | None) -> bool:
+    """Whether the answer has still to be found, and is not one that was given before."""
+    if isinstance(data, SwitchRequested):
+        return data.dry_run or known is None
+    return known is not None and known.state == switch_answers.DONE
 
 
 def request(view: View, work: Work) -> None:
@@ -169,7 +184,7 @@ class _Request:
 
     def _start(self, plan: Plan) -> None:
         """There is not room for everybody: a job moves one after the other, and each takes what it can get."""
-        members = (self.tenant, *self.draft.view.read(records.units_key(self.tenant)).value)
+        members = switch_situations.known_members(self.draft.view, self.tenant, self.draft.view.population_max)
         record = switch_endings.remembered(self.draft, self.data, switch_answers.RUNNING, switch_answers.STARTED, plan)
         record = switch_starts.running(plan, record)
         tallies = {member: Tally() for member in members}

@@ -431,7 +431,7 @@ def _enabled_below(reading: Reading) -> Iterator[Violation]:
     recorded = {
         item.removeprefix(SILENT_PREFIX): account.used
         for item, account in reading.accounts.items()
-        if item.startswith(SILENT_PREFIX) and records.counted_plan(item) is records.set_aside(item) is None
+        if item.startswith(SILENT_PREFIX) and "/" not in item.removeprefix(SILENT_PREFIX)
     }
     for item in _different(recorded, expected, 0):
         before, after = recorded.get(item, 0), expected.get(item, 0)

@@ -6,6 +6,7 @@ one of the two errors of errors.py.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,7 +27,8 @@ Command = tuple[Word, ...]  # the name, the key, arguments
 ScriptCall = tuple[Sequence[str], Sequence[Word]]  # keys of one slot, arguments
 
 TIMEOUT_SECONDS = 10.0
-CONNECTIONS_MAX = 256
+CONNECTIONS_MAX = 256  # calls under way at once; further ones wait for their turn
+CONNECTIONS_SPARE = 16  # for what is seldom asked, and asks the servers themselves
 PAGE = 1000  # keys of one step of a walk over all of them
 
 _REASONS = {
@@ -97,9 +99,12 @@ def failures() -> Iterator[None]:
 class Client:
     """The servers that hold the ledger. Keys are routed by their hash tag."""
 
-    def __init__(self, connection: redis.asyncio.Redis | redis.asyncio.RedisCluster) -> None:
+    def __init__(
+        self, connection: redis.asyncio.Redis | redis.asyncio.RedisCluster, calls_max: int = CONNECTIONS_MAX
+    ) -> None:
         self._connection: Any = connection  # two libraries in one: what both offer has no common type
         self._cluster = connection if isinstance(connection, redis.asyncio.RedisCluster) else None
+        self._turn = asyncio.Semaphore(calls_max)  # a pool without a free connection refuses where it could wait
 
     @classmethod
     def connect(
@@ -118,14 +123,14 @@ class Client:
         everywhere: dict[str, Any] = {
             "socket_timeout": timeout_seconds,
             "socket_connect_timeout": timeout_seconds,
-            "max_connections": connections_max,
+            "max_connections": connections_max + CONNECTIONS_SPARE,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             **options,
         }
         if cluster:
-            return cls(redis.asyncio.RedisCluster.from_url(url, **everywhere))
-        return cls(redis.asyncio.Redis.from_url(url, **everywhere))
+            return cls(redis.asyncio.RedisCluster.from_url(url, **everywhere), connections_max)
+        return cls(redis.asyncio.Redis.from_url(url, **everywhere), connections_max)
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -138,17 +143,19 @@ class Client:
         answers that they belong elsewhere it closes every connection, also those that others are using.
         """
         with failures():
-            options = await self._route(str(command[1])) if len(command) > 1 else {}
-            return await self._connection.execute_command(*command, **options)
+            async with self._turn:
+                options = await self._route(str(command[1])) if len(command) > 1 else {}
+                return await self._connection.execute_command(*command, **options)
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
         """One script on keys of one slot."""
         with failures():
-            options = await self._route(keys[0])
-            try:
-                return await self._connection.execute_command(*script.by_name(keys, arguments), **options)
-            except exceptions.NoScriptError:
-                return await self._connection.execute_command(*script.in_full(keys, arguments), **options)
+            async with self._turn:
+                options = await self._route(keys[0])
+                try:
+                    return await self._connection.execute_command(*script.by_name(keys, arguments), **options)
+                except exceptions.NoScriptError:
+                    return await self._connection.execute_command(*script.in_full(keys, arguments), **options)
 
     async def together(self, commands: Sequence[Command]) -> list[Any]:
         """Many commands, each with its key as the second word, in one round trip (of each node)."""
@@ -176,7 +183,8 @@ class Client:
                 pipeline = self._connection.pipeline()
             for command, key in commands:
                 pipeline.execute_command(*command, **await self._route(key))
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            async with self._turn:
+                replies: list[Any] = await pipeline.execute(raise_on_error=False)
             return replies
 
     async def _route(self, key: str) -> dict[str, ClusterNode]:

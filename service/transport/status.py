@@ -109,15 +109,13 @@ class Observatory:
         circle and slip past one look; that job was over before the second one.
         """
         end = time.monotonic() + seconds
-        before = None
+        seen = await self.read()
         while True:
-            seen = await self.read()
-            if (seen.idle and before is not None and before.idle) or time.monotonic() >= end:
+            before, seen = seen, await self.read()
+            if (seen.idle and before.idle) or (not seen.idle and time.monotonic() >= end):
                 return seen
-            before = seen
-            if seen.idle:
-                continue
-            await asyncio.sleep(LOOK_SECONDS)  # neither Kafka nor Redis tells when the last one is done
+            if not seen.idle:
+                await asyncio.sleep(LOOK_SECONDS)  # neither Kafka nor Redis tells when the last one is done
 
     async def count_dead_letters(self) -> dict[str, int]:
         """Those that were not sent again, by code."""

@@ -90,6 +90,19 @@ async def test_the_first_calls_to_a_cluster_may_come_all_at_once(redis_cluster_f
 # --- reading: the same answers from every ledger
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+async def test_more_calls_at_once_than_connections_wait_for_their_turn(
+    clustered: bool, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("redis_cluster_fresh" if clustered else "redis_fresh")
+    shards = 100
+    client = Client.connect(url, cluster=clustered, connections_max=2)
+    ledger = RedisLedger(client, shards)
+    outcomes = await asyncio.gather(*(ledger.commit(shard, [taking(1)], NOW_MS) for shard in range(shards)))
+    assert {outcome.kind for (outcome,) in outcomes} == {OutcomeKind.APPLIED}
+    await client.close()
+
+
 async def test_records_of_many_shards_and_tenants_are_read_together(any_ledger: Ledger) -> None:
     keys = {
         shard: [RecordKey("workload", f"t:{n % 7}", f"w{n}") for n in range(shard, READ_MAX + 50, SHARDS)]

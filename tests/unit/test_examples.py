@@ -82,9 +82,10 @@ async def test_they_show_what_their_page_says() -> None:
     assert bakery["bakery-pc-3"] == {WORKSTATIONS: 1, SECURITY: 1}
     assert books["books-pc-2"] == {WORKSTATIONS: 1}
     assert "books-pc-3" not in books
-    law = await world.holding("cedar-law")
-    assert len(law) == 8
-    assert all(held == {"p_adv_workstations": 1} for held in law.values())
+    first = {}
+    for event in await world.announced("assignment.changed", "cedar-law"):
+        first.setdefault(event["subject"], event["data"]["holding"])
+    assert first == {f"law-pc-{number}": {"p_adv_workstations": 1} for number in range(1, 9)}
     assert (await world.holding("cedar-dental"))["dental-pc-1"] == {WORKSTATIONS: 1, MANAGEMENT: 1}
     changed = {e["subject"]: e["data"]["uncovered_features"] for e in await world.announced("assignment.changed")}
     uncovered = {workload: features for workload, features in changed.items() if features}
@@ -93,10 +94,37 @@ async def test_they_show_what_their_page_says() -> None:
     assert (await verification.verify(world.ledger, CATALOG)).violations == []
 
 
+async def test_the_switches_give_the_two_tables_of_the_domain_and_a_refusal() -> None:
+    """Docs/domain.md 7.1."""
+    world = World()
+    await load(world, at_once=False)
+    tables = {}
+    for event in await world.announced("switch.completed"):
+        rows = event["data"]["items"]
+        tables[event["tenantid"]] = {
+            row["offering_item"]: (row["used"], row["quota"]["value"]) for row in rows if row["side"] == "destination"
+        }
+    backup = "pw_pack_adv_backup_workstations"
+    assert tables == {
+        "cedar-law": {WORKSTATIONS: (8, 10), MANAGEMENT: (3, 10), SECURITY: (2, 10), backup: (1, 10)},
+        "cedar-clinic": {WORKSTATIONS: (14, 42), MANAGEMENT: (13, 42), SECURITY: (13, 42), backup: (2, 42)},
+    }
+    (started,) = await world.said("switch.started", "cedar-clinic")
+    assert {row["offering_item"]: (row["used"], row["quota"]["value"]) for row in started["items"]} == {
+        "pw_p_ess_workstations": (6, 12),
+        "pw_p_workstations": (5, 10),
+        "pw_p_adv_workstations": (2, 10),
+        "pw_workstations": (1, 10),
+    } | dict.fromkeys(tables["cedar-clinic"], (0, None))
+    (rejected,) = await world.announced("switch.rejected")
+    assert rejected["tenantid"] == "birch-books"
+    assert {denial["context"]["code"] for denial in rejected["data"]["denials"]} == {"1021"}
+
+
 async def test_loaded_at_once_they_come_to_the_same_numbers() -> None:
     apart, together = World(), World()
     await load(apart, at_once=False)
     await load(together, at_once=True)
-    for tenant in ("northern", "cedar-msp", "birch-msp", "cedar-law", "cedar-dental"):
+    for tenant in ("northern", "cedar-msp", "birch-msp", "cedar-law", "cedar-clinic", "cedar-dental"):
         for item in CATALOG.items:
             assert await together.used(tenant, item) == await apart.used(tenant, item), (tenant, item)

@@ -266,6 +266,31 @@ async def test_a_record_that_changed_since_it_was_read_is_a_conflict_and_stalls_
     assert await kinds(ledger, building_on(first.version, 2)) == [OutcomeKind.APPLIED]
 
 
+async def test_a_group_of_expectations_holds_for_each_transaction_until_one_of_its_records_changes(
+    ledger: ReferenceLedger,
+) -> None:
+    other = RecordKey("tenant", "customer", "tenant")
+    group = (Expectation(KEY, 0), Expectation(other, 0))
+    read = Transaction([Attempt()], standing=[group])
+    write = Transaction([Attempt(put=[(other, b"x")])], standing=[group])
+    outcomes = await ledger.commit(0, [read, write, read], NOW_MS)
+    kinds = [outcome.kind for outcome in outcomes]
+    assert kinds == [OutcomeKind.APPLIED, OutcomeKind.APPLIED, OutcomeKind.CONFLICT]
+
+
+async def test_a_provisional_transaction_that_is_refused_changes_nothing_and_stalls_its_source(
+    ledger: ReferenceLedger,
+) -> None:
+    await ledger.commit(0, [limiting("partner", 1)], NOW_MS)
+    before = ledger.snapshot(0)
+    first = Transaction([Attempt(take=[take(2)])], source="s", position=1, provisional=True, idempotency_key="k")
+    second = Transaction([Attempt()], source="s", position=2)
+    refused, stalled = await ledger.commit(0, [first, second], NOW_MS)
+    assert (refused.kind, refused.attempt, stalled.kind) == (OutcomeKind.REFUSED, -1, OutcomeKind.STALLED)
+    assert refused.denials == ((Denial("partner", "seats", 1, 0, 2),),) and not refused.decided
+    assert ledger.snapshot(0) == before
+
+
 async def test_a_version_read_before_does_not_match_what_the_same_batch_wrote(ledger: ReferenceLedger) -> None:
     writing = Transaction([Attempt(put=[(KEY, b"x")])], expect=[Expectation(KEY, 0)])
     assert await kinds(ledger, writing, writing) == [OutcomeKind.APPLIED, OutcomeKind.CONFLICT]

@@ -453,3 +453,28 @@ async def test_revoke_reaches_the_units_of_a_customer() -> None:
     await world.protect("w2", tenant="unit")
     await world.set_items("msp", WORKSTATIONS, quota=hard(1), _on_shortfall="revoke")
     assert (await world.holding("cust"), await world.holding("unit")) == ({"w1": {WORKSTATIONS: 1}}, {"w2": {}})
+
+
+async def test_a_batch_in_which_many_quotas_run_out_is_decided_in_two_rounds() -> None:
+    world = World()
+    await world.upsert("dist", "root", "partner")
+    await world.set_items("dist", WORKSTATIONS)
+    customers = [f"c{number}" for number in range(20)]
+    for customer in customers:
+        await world.upsert(customer, "dist", "customer")
+        await world.set_items(customer, WORKSTATIONS, quota={"value": 1, "overage": 0})
+        await world.protect("w1", tenant=customer)
+        await world.send("workload.registered", customer, {"workload_id": "w2", "type": "workstation"})
+    rounds = 0
+    commit = world.ledger.commit
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal rounds
+        rounds += 1
+        return await commit(*arguments)
+
+    world.ledger.commit = counted  # type: ignore[method-assign]  # it is watched, not changed
+    plan = {"plan_id": "plan-backup.files", "workload_ids": ["w2"]}
+    results = await world.engine.handle([world.event("plan.applied", customer, plan) for customer in customers])
+    assert {result.kind for result in results} == {"denied"}
+    assert rounds == 2

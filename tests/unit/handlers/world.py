@@ -12,6 +12,7 @@ from service.handlers import announcements
 from service.handlers.announcements import Origin
 from service.handlers.engine import Engine, Options
 from service.handlers.work import Arrival, Result
+from service.ledger.outbox import Entry
 from service.ledger.reference import ReferenceLedger
 from service.ledger.transaction import Account, RecordKey, Waiting
 
@@ -26,12 +27,18 @@ class World:
     """One service in one process, without servers; ``now_ms`` moves only when a test moves it."""
 
     def __init__(
-        self, *, shards: int = 4, wait_seconds: float = 60.0, ledger: ReferenceLedger | None = None, catalog: Any = None
+        self,
+        *,
+        shards: int = 4,
+        wait_seconds: float = 60.0,
+        ledger: ReferenceLedger | None = None,
+        catalog: Any = None,
+        at_once: int = 200,
     ) -> None:
         self.ledger = ledger or ReferenceLedger(shards=shards)
         self.catalog = catalog or CATALOG
         self.now_ms = 1_800_000_000_000
-        self._options = Options(unknown_tenant_wait_seconds=wait_seconds)
+        self._options = Options(unknown_tenant_wait_seconds=wait_seconds, switch_workloads_at_once_max=at_once)
         self.engine = self.start()
         self._offsets = itertools.count()
         self._ids = itertools.count()
@@ -90,7 +97,12 @@ class World:
 
     async def pass_on(self) -> int:
         """Deliver what the service itself has put on inbound topics, as Kafka would; answers how many events."""
-        entries = await self.ledger.outbox(range(self.ledger.shards), 1_000_000)
+        arrivals = self.tasks(await self.ledger.outbox(range(self.ledger.shards), 1_000_000))
+        await self.handle(*arrivals)
+        return len(arrivals)
+
+    def tasks(self, entries: dict[int, list[Entry]]) -> list[Arrival]:
+        """What of the outbox is for inbound topics and has not been delivered before."""
         arrivals = []
         for shard, some in entries.items():
             for entry in some:
@@ -98,8 +110,7 @@ class World:
                 if message.type in table.INBOUND and (shard, entry.revision) not in self._passed_on:
                     self._passed_on.add((shard, entry.revision))
                     arrivals.append(self._delivered(message))
-        await self.handle(*arrivals)
-        return len(arrivals)
+        return arrivals
 
     def _delivered(self, message: announcements.Message) -> Arrival:
         assert message.key is not None
