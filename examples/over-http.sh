@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A partner, a customer with a quota, and its usage, with curl alone. Needs an instance that runs, and a client of root:
+# A partner, a customer with a quota, its usage, a reservation and a switch, with curl alone. Needs an instance that runs, and a client of root:
 #
 #   apportion up && apportion serve                      (in another terminal; it says where its HTTP is)
 #   eval "$(apportion tenants client create root --json | python3 -c 'import json, sys; c = json.load(sys.stdin)
@@ -8,6 +8,7 @@
 set -euo pipefail
 
 url=${1:-http://127.0.0.1:8080}/api/2
+own=${1:-http://127.0.0.1:8080}/api/v1
 mode=pck_per_workload
 
 pick() { python3 -c "import json, sys; found = json.load(sys.stdin)$1
@@ -40,5 +41,19 @@ for tenant in "$customer" "$partner"; do
   ask "$url/tenants/$tenant/usages?usage_names=workstations" | pick '["items"][0]["value"]'
 done
 
-# 6. A client for the partner itself: it sees its own tenant and those below it, and nothing else.
+# 6. An agent asks before it takes: the units are its own for ten minutes, or it is told who has none left.
+reserved=$(ask "$own/tenants/$customer/reservations" -d '{"items": {"pw_base_workstations": 8}, "ttl_seconds": 600}')
+pick '["state"]' <<<"$reserved"
+ask "$own/tenants/$customer/reservations" -d '{"items": {"pw_base_workstations": 8}}' | pick '["denials"][0]["message"]'
+ask -X DELETE "$own/tenants/$customer/reservations/$(pick '["reservation_id"]' <<<"$reserved")"
+ask "$own/tenants/$customer/explain?offering_item=pw_base_workstations" | pick '["levels"][0]["available"]'
+
+# 7. To another billing mode: the partner needs its items first. The preview names the plan that the switch then applies.
+other=pck_per_gigabyte
+items=$(ask "$url/tenants/root/offering_items/available_for_child?edition=$other" | pick '["items"]')
+ask -X PUT "$url/tenants/$partner/offering_items" -d "{\"offering_items\": $items}" >/dev/null
+plan=$(ask "$url/tenants/$customer/edition?target_edition=$other" | pick '["plan_hash"]')
+ask -X PUT "$url/tenants/$customer/edition" -d "{\"target_edition\": \"$other\", \"plan_hash\": \"$plan\"}" | pick '["state"]'
+
+# 8. A client for the partner itself: it sees its own tenant and those below it, and nothing else.
 ask "$url/clients" -d "{\"tenant_id\": \"$partner\", \"type\": \"api_client\"}" | pick '["client_id"]'

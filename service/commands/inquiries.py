@@ -29,7 +29,12 @@ def usage(tenant: str, json: Json = False) -> None:
     shown = _ask(lambda core: queries.usage(core.ledger, core.catalog, tenant))
     if json:
         console.print_json(shown)
-        return
+    else:
+        print_usage(tenant, shown["items"])
+
+
+def print_usage(tenant: str, items: Sequence[Mapping[str, Any]]) -> None:
+    """What is used of each item, beside its quota."""
     rows = [
         (
             row["offering_item"],
@@ -39,7 +44,7 @@ def usage(tenant: str, json: Json = False) -> None:
             bar(row["used"], row["quota"]),
             "on" if row["status"] else "off",
         )
-        for row in shown["items"]
+        for row in items
     ]
     console.print_table(f"Usage of {tenant}", ("offering item", "used#", "reserved#", "quota#", "", "status"), rows)
 

@@ -209,6 +209,42 @@ def kill_when_written(
     asking.join(20)
 
 
+def test_requests_and_events_for_one_tenant_at_the_same_time_keep_every_invariant(fleet: Fleet) -> None:
+    program = Program(fleet.serve().url(), first_client(fleet))
+    fleet.serve()
+    partner = program.post("/tenants", {"name": "P", "kind": "partner", "parent_id": "root"})["id"]
+    customer = program.post("/tenants", {"name": "C", "kind": "customer", "parent_id": partner})["id"]
+    quota = {"value": 12, "overage": 0}
+    for tenant in (partner, customer):
+        item = {"name": BASE, "status": 1, "quota": quota}
+        program.put(f"/tenants/{tenant}/offering_items", {"offering_items": [item]})
+    fleet.send("plan-changes", "plan.saved", customer, {"plan_id": "p", "features": ["backup.files"]})
+    path = f"{program.url.removesuffix('/api/2')}/api/v1/tenants/{customer}/reservations"
+
+    def reserve(number: int) -> str:
+        body = {"reservation_id": f"r{number}", "items": {BASE: 1}}
+        state = str(done(requests.post(path, json=body, headers=program.headers, timeout=20))["state"])
+        if number % 3 == 0:
+            requests.delete(f"{path}/r{number}", headers=program.headers, timeout=20).raise_for_status()
+        return state
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(reserve, number) for number in range(40)]
+        for number in range(20):
+            workload = f"w{number}"
+            fleet.send(
+                "workload-events", "workload.registered", customer, {"workload_id": workload, "type": "workstation"}
+            )
+            fleet.send("plan-changes", "plan.applied", customer, {"plan_id": "p", "workload_ids": [workload]})
+        states = [each.result() for each in asked]
+    assert set(states) == {"granted", "denied"}
+    fleet.settle()
+    (usage,) = fleet.answer("usage", customer)["items"]
+    assert usage["used"] == 12, "what is free is taken by who waits, and no more than there is"
+    assert usage["reserved"] < 40
+    assert fleet.answer("ledger", "verify")["ok"]
+
+
 def test_the_example_for_people_runs_as_it_stands(fleet: Fleet) -> None:
     instance = fleet.serve()
     client = first_client(fleet)
@@ -216,6 +252,7 @@ def test_the_example_for_people_runs_as_it_stands(fleet: Fleet) -> None:
     environment = {**os.environ, "CLIENT_ID": client["client_id"], "CLIENT_SECRET": client["client_secret"]}
     ran = subprocess.run([script, instance.url()], env=environment, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    quota, stale, *used, _ = ran.stdout.splitlines()
+    quota, stale, *used, state, denial, available, switched, _ = ran.stdout.splitlines()
     assert json.loads(quota) == {"value": 10, "overage": 0, "version": 1}
     assert "version" in stale and used == ["0", "0"]
+    assert state == "granted" and "uses 8" in denial and available == "10" and switched == "completed"

@@ -153,7 +153,8 @@ def test_tenants(fleet: Outside) -> None:
         "payment_model": "prepaid",
         "version": 1,
     }
-    assert fleet.json("tenants", "show", "cust") == cust
+    items = fleet.json("usage", "cust")["items"]
+    assert fleet.json("tenants", "show", "cust") == {**cust, "items": items}
     rows = fleet.json("tenants", "tree")["tenants"]
     assert [row["tenant_id"] for row in rows] == ["root", "dist", "msp", "cust"]
     assert rows[-1] == cust
@@ -161,6 +162,10 @@ def test_tenants(fleet: Outside) -> None:
     drawn = fleet.run("tenants", "tree", "--item", ITEM).stdout
     assert all(" of " in line for line in drawn.splitlines()[1:]), drawn
     assert ITEM in fleet.run("tenants", "show", "cust").stdout
+    listed = fleet.json("tenants", "list", "msp")["tenants"]
+    assert [row["tenant_id"] for row in listed] == ["msp", "cust"] and listed[-1] == {**cust, "items": items}
+    lines = fleet.run("tenants", "list").stdout.splitlines()
+    assert any("cust" in line and ITEM in line and " of " in line for line in lines), lines
 
 
 def test_a_client_is_made_with_a_secret_and_a_scope_that_does_not_exist_is_wrong_use(fleet: Outside) -> None:
