@@ -140,6 +140,7 @@ class Service:
             events=asyncapi_document(self.settings.topic_prefix),
             api=http.build(self.engine, self.settings, lambda: self.gate.is_open),
             timeout_seconds=self.settings.http_timeout_seconds,
+            observe=self.metrics.answered,
         )
         try:
             web = http.WebServer(application, self.settings.http_host, self.settings.http_port)

@@ -40,16 +40,24 @@ def claim(
         return (), now
     mark = switch_situations.mark(switching.switch_id)
     now = msgspec.structs.replace(now, former=() if switching.undoing else (mark, *sorted(before.holding)))
-    if not switching.aside or not 0 < entry.version <= switching.version:
+    if not has_claim(switching, entry.version):
         return (), now
     kind = switch_situations.kind_of(draft, tenant, before, switching.switch_id if switching.undoing else None)
     return (due(sides_of(draft.catalog, switching, placement.items.enabled), draft.catalog, kind) if kind else ()), now
 
 
+def has_claim(switching: Switching, version: int) -> bool:
+    """Whether something is set aside for a workload whose record has this version and holds something of the source."""
+    return switching.aside and 0 < version <= switching.version
+
+
 def is_of(catalog: Catalog, switching: Switching, workload: Workload) -> bool:
     """Whether a workload still holds something of the source."""
-    items = (catalog.find_item(name) for name in workload.holding)
-    return any(item is not None and item.edition == switching.source for item in items)
+    for name in workload.holding:
+        item = catalog.find_item(name)
+        if item is not None and item.edition == switching.source:
+            return True
+    return False
 
 
 def sides_of(catalog: Catalog, switching: Switching, enabled: frozenset[str]) -> Sides:

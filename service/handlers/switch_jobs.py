@@ -6,14 +6,15 @@ process' memory and begins anew; moving goes on where it was, as who has moved i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from schemas.switches import SwitchRequested
 from service import records
-from service.catalog.model import WHOLE_ROLES
+from service.catalog.model import HELD_ROLES, WHOLE_ROLES
 from service.handlers import (
     assignments,
     enablement,
@@ -21,25 +22,28 @@ from service.handlers import (
     switch_answers,
     switch_asides,
     switch_endings,
+    switch_moves,
     switch_situations,
     switch_starts,
     workloads,
 )
 from service.handlers.draft import Draft, Step, View
-from service.handlers.moves import LookJob
 from service.handlers.stepping import Running, Task
 from service.handlers.switch_answers import Ask, Progress
 from service.handlers.switch_starts import SwitchJob
 from service.handlers.work import path_keys
 from service.ledger.base import Ledger
 from service.ledger.transaction import Account, RecordKey, Take, Timer
-from service.records import Plan, Switch, Switching, Workload
-from service.rules import switching
+from service.records import Plan, Switch, Switching, Versioned, Workload
+from service.rules import switch_reconciling, switching
 from service.rules.switch_mapping import Direction
+from service.rules.switch_reconciling import Outcome, Sides
 from service.rules.tally import Kind, Tally
 
-COUNTED_PER_READ = 2000
-MOVED_PER_STEP = 2000
+COUNTED_PER_READ = 500
+MOVED_PER_STEP = 500  # a slice of the time of a process that has others to serve too
+MOVED_TOGETHER = 50  # in one transaction
+SAID_EVERY = 10_000  # moved workloads
 UNITS_MAX = 1_000_000  # of a customer, all of which have to be read
 TRIES_MAX = 200  # to start before somebody changes again
 
@@ -303,24 +307,86 @@ async def _move(running: Running, job: SwitchJob) -> None:
     mark = await _mark(running, job.tenant)
     cursor, some = await running.engine.ledger.scan(running.shard, "workload", member, job.cursor, MOVED_PER_STEP)
     found = {name: records.decode(records.workload_key(member, name), record.payload) for name, record in some.items()}
-    moving = [name for name, one in found.items() if switch_asides.is_of(running.engine.catalog, mark, one)]
-    others = [name for name, one in found.items() if not job.walk and _may_change(one) and name not in moving]
-    await running.each([_move_task(running, member, name) for name in (*moving, *others)])
-    denied = await _count_denied(running, mark, member, moving)
+    catalog = running.engine.catalog
+    moving = {name for name, one in found.items() if switch_asides.is_of(catalog, mark, one)}
+    claiming = {name: Versioned(some[name].version, found[name]) for name in found if name in moving}
+    claiming = {name: entry for name, entry in claiming.items() if switch_asides.has_claim(mark, entry.version)}
+    others = [name for name, one in found.items() if name not in moving and not job.walk and _may_change(mark, one)]
+    chunks = [_Together(running, member, dict(part)) for part in _parts(claiming.items(), MOVED_TOGETHER)]
+    await running.each([Task(chunk.needs, chunk.decide) for chunk in chunks])
+    alone = [*moving.difference(claiming), *others, *(name for chunk in chunks for name in chunk.waiting)]
+    await running.each([_move_task(running, member, name) for name in alone])
+    denied = await _count_denied(running, mark, member, sorted(moving))
     after = msgspec.structs.replace(
         job,
         members=job.members if cursor else job.members[1:],
         cursor=cursor,
-        moving=job.moving + len(moving),
         moved=job.moved + len(moving) - denied,
         denied=job.denied + denied,
     )
-    await running.write(lambda draft: _progress(draft, running, after, said=bool(moving)))
+    said = after.moved // SAID_EVERY != job.moved // SAID_EVERY
+    await running.write(lambda draft: _progress(draft, running, after, said=said))
 
 
-def _may_change(workload: Workload) -> bool:
-    """Whether anything of it but the items of the source may be due to change."""
-    return bool(workload.waiting or workload.counted or (workload.type is not None and workload.links))
+def _parts(entries: Iterable[tuple[str, Versioned]], size: int) -> Iterator[list[tuple[str, Versioned]]]:
+    left = iter(entries)
+    while part := list(itertools.islice(left, size)):
+        yield part
+
+
+def _may_change(mark: Switching, workload: Workload) -> bool:
+    """Whether anything of one that holds nothing of the source may be due to change."""
+    counted_before = not set(mark.before).isdisjoint(workload.counted)
+    return workload.waiting or counted_before or (workload.type is not None and not workload.holding)
+
+
+class _Together:
+    """Some workloads of one tenant, moved in one transaction: each gets what is set aside for it, as it was planned.
+
+    What was read when they were looked for will do at first; where one has changed since, all are read again.
+    """
+
+    def __init__(self, running: Running, tenant: str, entries: Mapping[str, Versioned]) -> None:
+        self._running = running
+        self._tenant = tenant
+        self._entries = entries
+        self._is_fresh = True
+        self.waiting: list[str] = []  # they wait for more, and are decided alone
+
+    def needs(self, view: View) -> Iterable[RecordKey]:
+        """The workloads with their plans, and the way up."""
+        keys = [records.workload_key(self._tenant, name) for name in self._entries]
+        if self._is_fresh:
+            view.take_in(dict(zip(keys, self._entries.values(), strict=True)))
+        plans = {plan for key in keys if (entry := view.peek(key)) and entry.value for plan in entry.value.links}
+        return (*path_keys(view, self._tenant), *keys, *(records.plan_key(self._tenant, plan) for plan in plans))
+
+    def decide(self, view: View) -> None:
+        """Move those that have not been moved by anybody else meanwhile."""
+        self._is_fresh = False
+        draft = Draft(view, self._running.cause)
+        placement = draft.placement(self._tenant)
+        switching = placement.items.switching if placement is not None else None
+        if switching is not None and not switching.preparing:  # or what the cache has is from before the start
+            sides = switch_asides.sides_of(draft.catalog, switching, placement.items.enabled)
+            found = self._outcomes(draft, switching, sides)
+            mark = None if switching.undoing else switch_situations.mark(switching.switch_id)
+            self.waiting = [name for name, outcome in found.items() if outcome.waits]
+            moving = {name: outcome for name, outcome in found.items() if not outcome.waits}
+            switch_moves.move_some(draft, draft.step(), self._tenant, moving, mark)
+        draft.close()
+
+    def _outcomes(self, draft: Draft, switching: Switching, sides: Sides) -> dict[str, Outcome]:
+        undone = switching.switch_id if switching.undoing else None
+        found = {}
+        for name in self._entries:
+            version, one = draft.view.read(records.workload_key(self._tenant, name))
+            still = one is not None and switch_asides.is_of(draft.catalog, switching, one)
+            if still and switch_asides.has_claim(switching, version):
+                kind = switch_situations.kind_of(draft, self._tenant, one, undone)
+                if kind is not None:
+                    found[name] = switch_reconciling.reconcile(draft.catalog, sides, kind, 1)
+        return found
 
 
 async def _mark(running: Running, tenant: str) -> Switching:
@@ -342,8 +408,9 @@ def _move_task(running: Running, tenant: str, workload_id: str) -> Task:
 
 
 async def _count_denied(running: Running, mark: Switching, member: str, moved: Sequence[str]) -> int:
-    """How many of those that were moved are left without an edition or base item."""
-    keys = [records.workload_key(member, name) for name in moved]
+    """How many of those that were moved are left without an edition or base item: they all wait."""
+    waiting = await running.engine.ledger.waiting(running.shard, member, moved) if moved else {}
+    keys = [records.workload_key(member, name) for name in waiting]
     found = await running.engine.ledger.read({running.shard: keys}) if keys else {}
     catalog = running.engine.catalog
     denied = 0
@@ -373,8 +440,8 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
 async def _end(running: Running, job: SwitchJob) -> None:
     """Where nobody is left on the source, what is still set aside is free, and the switch is over."""
     members = await all_members(running.engine.ledger, running.shard, job.tenant)
-    if job.moving:
-        again = msgspec.structs.replace(job, members=members, cursor=0, moving=0, walk=job.walk + 1)
+    if await _is_anybody_left(running, job.tenant):
+        again = msgspec.structs.replace(job, members=members, cursor=0, walk=job.walk + 1)
         await running.go_on(again)
         return
 
@@ -396,6 +463,15 @@ async def _end(running: Running, job: SwitchJob) -> None:
     await running.engine.settle(running.shard, [Task(needs, decide)])
 
 
+async def _is_anybody_left(running: Running, tenant: str) -> bool:
+    """Whether a workload holds something of the source. Nobody can acquire it any more, so the answer stays."""
+    mark = await _mark(running, tenant)
+    accounts = (await running.engine.ledger.accounts({running.shard: [tenant]})).get(tenant, {})
+    held = (item for item in running.engine.catalog.items_of_edition(mark.source) if item.role in HELD_ROLES)
+    found = (accounts.get(item.name, Account()) for item in held)
+    return any(account.used > account.reserved for account in found)
+
+
 def _finish(draft: Draft, job: SwitchJob, members: Sequence[str]) -> None:
     tenant = job.tenant
     known: Switch | None = draft.read(records.switch_key(tenant, job.switch_id))
@@ -406,8 +482,6 @@ def _finish(draft: Draft, job: SwitchJob, members: Sequence[str]) -> None:
     for member in members:
         _release(draft, step, member)
     switch_starts.unmark(draft, step, tenant)
-    look = LookJob(tenant, "switch", draft.cause.id, draft.cause.traceparent, waiting=True)
-    stepping.put_job(step, f"look/switch/{tenant}", look, draft.now_ms)
     progress = Progress(job.total, job.total - job.denied, job.denied)
     drift = msgspec.json.decode(known.answer).get("drift")
     more = {"duration_ms": max(0, draft.now_ms - job.began_ms)} | ({"drift": drift} if drift is not None else {})

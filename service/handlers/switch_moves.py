@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from service import records
-from service.handlers import announcements, assignments, enablement, switch_situations
+from service.handlers import announcements, assignments, enablement, switch_asides, switch_situations
 from service.handlers.draft import Draft, Step
 from service.handlers.moves import LookJob
 from service.handlers.stepping import put_job
@@ -83,10 +83,23 @@ def move_all(
     return Progress(total, total - denied, denied)
 
 
-class _Mover:
-    """Workloads on their way; what they take and give back together goes to the ledger by the net."""
+def move_some(draft: Draft, step: Step, tenant: str, found: Mapping[str, Outcome], mark: str | None) -> None:
+    """Move workloads of one tenant whose units are set aside, and who wait for nothing more."""
+    placement = draft.placement(tenant)
+    assert placement is not None  # the tenant has been read
+    mover = _Mover(draft, step, placement.items, mark, aside=True)
+    for name, outcome in found.items():
+        mover.move(Member(tenant, name, draft.workload(tenant, name), outcome.kind), outcome)
+    step.take.extend(mover.net())
 
-    def __init__(self, draft: Draft, step: Step, after: Items, mark: str | None) -> None:
+
+class _Mover:
+    """Workloads on their way; what they take and give back together goes to the ledger by the net.
+
+    ``aside``: what they take is set aside for them already.
+    """
+
+    def __init__(self, draft: Draft, step: Step, after: Items, mark: str | None, *, aside: bool = False) -> None:
         editions = rules.edition_of(draft.catalog, after.enabled)
         self._draft = draft
         self._step = step
@@ -94,11 +107,18 @@ class _Mover:
         self._edition = next(iter(editions.values()), None)
         self._gauges = rules.gauge_items(draft.catalog, editions, after.enabled, assignments.GAUGES)
         self._takes: Counter[tuple[tuple[str, ...], str, bool]] = Counter()
+        self._aside = aside
+        self._claims: Counter[tuple[tuple[str, ...], str]] = Counter()
         self.to_wait: list[tuple[str, str]] = []  # for what, a look at each of them has to say
 
-    def net(self) -> Iterable[Take]:
+    def net(self) -> Iterator[Take]:
         """What all of them take and give back, by path and item."""
-        return (Take(path, item, units, fact=fact) for (path, item, fact), units in self._takes.items() if units)
+        for (path, item, fact), units in self._takes.items():
+            if units:
+                yield Take(path, item, units, fact=fact)
+        for (path, item), units in self._claims.items():
+            yield Take(path, item, 0, -units)
+            yield switch_asides.counting(path[0], item, -units)
 
     def move(self, member: Member, outcome: Outcome | None) -> None:
         """One workload; one that is not registered has no outcome, and keeps what it may hold."""
@@ -139,7 +159,12 @@ class _Mover:
         assert placement is not None  # every member has been read with its way up
         before = member.workload
         for item in now.holding.keys() ^ before.holding.keys():
-            self._takes[placement.path, item, False] += 1 if item in now.holding else -1
+            if item not in now.holding:
+                self._takes[placement.path, item, False] -= 1
+            elif self._aside:
+                self._claims[placement.path, item] += 1
+            else:
+                self._takes[placement.path, item, False] += 1
         for item in now.counted.keys() | before.counted.keys():
             self._takes[placement.path, item, True] += now.counted.get(item, 0) - before.counted.get(item, 0)
 

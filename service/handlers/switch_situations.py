@@ -22,6 +22,9 @@ from service.rules.switch_reconciling import Outcome
 from service.rules.switch_room import Level
 from service.rules.tally import Kind, Tally
 
+KINDS_MAX = 8192  # remembered in this process
+MARKS_MAX = 1024
+
 
 class Member(NamedTuple):
     """A workload of the customer or of one of its units; ``kind`` is None where it is not registered."""
@@ -105,9 +108,22 @@ def kind_with(workload: Workload, plan_of: Callable[[str], Plan | None], undone:
     facts = rules.WorkloadFacts(workload.type, workload.os, workload.os_family, workload.virtual)
     known = undone is not None and workload.former[:1] == (mark(undone),)
     former = workload.former[1:] if known else None
-    return tally.kind(facts, features, protected=protected, held=workload.holding, former=former)
+    return _kind(facts, features, protected, tuple(workload.holding), former)
 
 
+@functools.lru_cache(maxsize=KINDS_MAX)
+def _kind(
+    facts: rules.WorkloadFacts,
+    features: frozenset[str],
+    protected: bool,  # noqa: FBT001 - by position, as the cache takes it
+    held: tuple[str, ...],
+    former: tuple[str, ...] | None,
+) -> Kind:
+    """The same object for the same workloads, so that its hash is worked out once."""
+    return tally.kind(facts, features, protected=protected, held=held, former=former)
+
+
+@functools.lru_cache(maxsize=MARKS_MAX)
 def mark(switch_id: str) -> str:
     """What stands for a switch in the records of its workloads."""
     return switch_answers.digest(switch_id)

@@ -28,8 +28,8 @@ from service.rules.tally import Kind, Tally
 class SwitchJob(msgspec.Struct, frozen=True, tag="switch"):
     """A switch that is prepared, or under way: which of the customer and its units is gone through, and how far.
 
-    ``request`` is its data (JSON), None where a switch is led back. ``walks`` counts how often all were looked at: the
-    last walk finds nobody left to move.
+    ``request`` is its data (JSON), None where a switch is led back. ``walk`` counts how often all were looked at
+    before.
     """
 
     tenant: str
@@ -40,7 +40,6 @@ class SwitchJob(msgspec.Struct, frozen=True, tag="switch"):
     started: bool = False
     members: tuple[str, ...] = ()
     cursor: int = 0
-    moving: int = 0  # found in this walk
     moved: int = 0
     denied: int = 0
     total: int = 0

@@ -169,8 +169,9 @@ class Permit:
         """
         if not self.api.takes_changes():
             raise ApiError(503, "503", "Kafka does not take announcements; try again.", headers={"Retry-After": "5"})
+        request = self.new_id("event") if self.question else self.request_id
         event = Inbound(
-            id=f"{self.new_id('event')}/{part}" if self.question else f"{self.request_id}/{part}",
+            id=f"{request}/{part}" if part else request,
             source=SOURCE,
             type=type_,
             subject=None,

@@ -88,9 +88,10 @@ def create(
     events: dict[str, Any],
     api: Api | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    observe: form.Observe = lambda *_: None,
 ) -> FastAPI:
     """``reasons`` says why the service is not ready; ``events`` is the AsyncAPI document. Without ``api`` the routes
-    can be looked at, and only the operational ones answer."""
+    can be looked at, and only the operational ones answer. ``observe``: see form.py."""
     application = FastAPI(
         title="Apportion",
         version=str(events["info"]["version"]),
@@ -104,7 +105,7 @@ def create(
     errors.install(application)
     repeats.install(application)
     application.add_exception_handler(405, _wrong_method)
-    application.add_middleware(form.Form, timeout_seconds=timeout_seconds)
+    application.add_middleware(form.Form, timeout_seconds=timeout_seconds, observe=observe)
     application.include_router(health.router(reasons))
     application.include_router(metrics.router(render_metrics, metrics_content_type))
     application.include_router(asyncapi.router(events))

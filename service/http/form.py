@@ -7,7 +7,9 @@ id, and none lasts longer than its time.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -19,16 +21,21 @@ from service.settings import MESSAGE_BYTES_MAX
 
 FORM_PATHS = frozenset({"/api/2/idp/token"})  # their bodies are forms
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TOO_LARGE = "A body has at most 1 MiB."
 _LATE = ApiError(503, "503", "The answer would take too long; try again.", headers={"Retry-After": "1"})
 
 
-class Form:
-    """ASGI middleware around everything."""
+Observe = Callable[[str, str, int, float], None]
 
-    def __init__(self, application: ASGIApp, timeout_seconds: float) -> None:
+
+class Form:
+    """ASGI middleware around everything. ``observe`` is told method, path, status and seconds of each request."""
+
+    def __init__(self, application: ASGIApp, timeout_seconds: float, observe: Observe) -> None:
         self._application = application
         self._timeout_seconds = timeout_seconds
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -37,7 +44,7 @@ class Form:
             return
         request_id = str(uuid.uuid4())
         scope = {**scope, **_settled(scope), "state": {**scope.get("state", {}), "request_id": request_id}}
-        began, size = False, 0
+        status, size, began = 0, 0, time.perf_counter()
 
         async def bounded() -> Message:
             nonlocal size
@@ -48,9 +55,9 @@ class Form:
             return message
 
         async def named(message: Message) -> None:
-            nonlocal began
+            nonlocal status
             if message["type"] == "http.response.start":
-                began = True
+                status = message["status"]
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
             await send(message)
 
@@ -58,9 +65,19 @@ class Form:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._application(scope, bounded, named)
         except TimeoutError:
-            if began:
+            if status:
                 raise
             await errors.response(_LATE)(scope, receive, named)
+        finally:
+            # What raised something that nobody foresaw is answered further out, with a 500.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._observe(method, _path_of(scope), status or 500, time.perf_counter() - began)
+
+
+def _path_of(scope: Scope) -> str:
+    """The path as its route writes it: there are few of those."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path or "other"
 
 
 def _settled(scope: Scope) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from service.rules.tenants import ROOT
 SCANNED_MAX = 5000  # tenants that are looked at for one page of those that changed
 TRIES_MAX = 5  # of a change that does not name the version it is of
 UUIDS_MAX = 1000
+CLEARED_BY_NULL = ("customer_id", "internal_tag")
 ABOVE = ("enabled", "parent_id", "pricing_mode", "payment_model")  # what only a tenant above may change
 
 routes = APIRouter(prefix="/api/2", tags=["tenants"], route_class=Route)
@@ -266,8 +267,8 @@ def _merged(before: Profile, said: TenantAttributes) -> Profile:
     """What is kept of a tenant, with what is said now."""
     changes: dict[str, Any] = {
         name: value
-        for name in ("ancestral_access", "language", "customer_type", "customer_id", "internal_tag")
-        if (value := getattr(said, name)) is not None
+        for name in ("ancestral_access", "language", "customer_type", *CLEARED_BY_NULL)
+        if (value := getattr(said, name)) is not None or (name in CLEARED_BY_NULL and name in said.model_fields_set)
     }
     if said.contact is not None:
         changes["contact"] = {**before.contact, **said.contact}

@@ -37,6 +37,13 @@ class Metrics:
         self._time_the_way()
         self._count_trouble()
         self._gauge()
+        self.http_seconds = Histogram(
+            "apportion_http_request_seconds",
+            "Time of a request, by method, path and status",
+            ["method", "path", "status"],
+            buckets=_LATENCIES,
+            registry=registry,
+        )
 
     def _time_the_way(self) -> None:
         registry = self.registry
@@ -110,6 +117,12 @@ class Metrics:
         self.batch_events.observe(events)
         self.batch_transactions.observe(transactions)
         self.batch_seconds.observe(seconds)
+
+    # --- HTTP
+
+    def answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self.http_seconds.labels(method, path, status).observe(seconds)
 
     # --- the others
 

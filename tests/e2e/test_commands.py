@@ -158,6 +158,16 @@ def test_tenants(fleet: Outside) -> None:
     assert [row["tenant_id"] for row in rows] == ["root", "dist", "msp", "cust"]
     assert rows[-1] == cust
     assert "└── cust" in fleet.run("tenants", "tree").stdout
+    drawn = fleet.run("tenants", "tree", "--item", ITEM).stdout
+    assert all(" of " in line for line in drawn.splitlines()[1:]), drawn
+    assert ITEM in fleet.run("tenants", "show", "cust").stdout
+
+
+def test_a_client_is_made_with_a_secret_and_a_scope_that_does_not_exist_is_wrong_use(fleet: Outside) -> None:
+    made = fleet.json("tenants", "client", "create", "cust", "--scope", "viewer")
+    assert made.keys() == {"client_id", "client_secret", "tenant_id"} and made["tenant_id"] == "cust"
+    wrong = fleet.run("tenants", "client", "create", "cust", "--scope", "everything", "--json")
+    assert (wrong.returncode, wrong.stdout) == (2, "") and "viewer" in wrong.stderr
 
 
 @pytest.mark.parametrize(
@@ -169,6 +179,7 @@ def test_tenants(fleet: Outside) -> None:
         ("explain", "cust", "nothing"),
         ("tenants", "show", "nobody"),
         ("tenants", "tree", "nobody"),
+        ("tenants", "client", "create", "nobody"),
     ],
     ids=" ".join,
 )

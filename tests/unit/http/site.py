@@ -26,6 +26,7 @@ class Site(World):
 
     def __init__(self, ledger: ReferenceLedger | None = None, **settings: Any) -> None:
         super().__init__(ledger=ledger)
+        self.observed: list[tuple[str, str, int, float]] = []
         self.settings = Settings(**{"http_requests_per_second": 0, **settings})
         self.serve()
 
@@ -39,6 +40,7 @@ class Site(World):
             metrics_content_type="text/plain",
             events=asyncapi_document("x."),
             api=self.api,
+            observe=lambda *about: self.observed.append(about),
         )
 
     async def client(self, tenant: str = ANYBODY, *wanted: str) -> str:

@@ -61,5 +61,13 @@ def test_operation_ids_are_unique_and_paths_of_the_contract_are_there() -> None:
         tenant,
         *(tenant + each for each in ("/applications", "/children", "/usages", "/offering_items")),
         tenant + "/offering_items/available_for_child",
+        tenant + "/edition",
     }
-    assert {f"/api/2{path}" for path in expected} <= found["paths"].keys()
+    one, job = tenant + "/reservations/{reservation_id}", "/switch-jobs/{job_id}"
+    own = {
+        *(tenant + each for each in ("/workloads", "/workloads/{workload_id}", "/features", "/explain")),
+        *(tenant + "/reservations", one, one + "/commit"),
+        *("/switches/{switch_id}", "/switches/{switch_id}/undo", "/switch-jobs", "/switch-jobs/preview", job),
+        *(f"{job}/{verb}" for verb in ("preview", "pause", "resume", "cancel", "undo", "results")),
+    }
+    assert {f"/api/2{path}" for path in expected} | {f"/api/v1{path}" for path in own} <= found["paths"].keys()

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 
 from service.catalog import Catalog
+from service.handlers.work import Result
+from service.http import refusals
 from tests.unit.http.site import Site, made, refused
 
 CYBER = "6e6d758d-8e74-3ae3-ac84-50eb0dff12eb"
@@ -101,6 +103,16 @@ async def test_a_change_is_judged_by_its_outcome_and_answers_with_what_was_named
     assert answer["items"][0]["quota"] == {"value": 3, "overage": None, "version": 1}
 
 
+async def test_a_quota_without_a_value_is_unlimited_whatever_its_overage_says() -> None:
+    _, caller = await stage()
+    await made(await turn_on(caller, "c", BASE, quota={"value": 5, "overage": 0, "version": 0}))
+    for unlimited in ({"value": None, "overage": 0}, {"value": None, "overage": None, "version": 0}, None):
+        shown = await made(await turn_on(caller, "c", BASE, quota=unlimited))
+        assert shown["items"][0]["quota"] == {"value": None, "overage": None, "version": 0}
+    again = await made(await turn_on(caller, "c", BASE, quota={"value": "6", "overage": None, "version": "0"}))
+    assert again["items"][0]["quota"]["value"] == 6 and again["items"][0]["quota"]["version"] > 1
+
+
 async def test_items_that_do_not_exist_or_that_the_parent_has_not_are_refused_whole() -> None:
     site, caller = await stage()
     await site.upsert("p2", "p", "partner")
@@ -142,20 +154,22 @@ async def test_an_item_in_use_is_turned_off_only_where_nobody_asks_to_check() ->
     assert await site.used("c") == 0
 
 
-async def test_a_refusal_says_nothing_of_tenants_above_the_caller() -> None:
-    site, _ = await stage()
-    await site.upsert("q1", "p", "partner")
-    await site.upsert("q2", "p", "partner")
-    await site.set_items("q1", BASE)
-    await site.set_items("q2", BASE, quota={"value": 1, "overage": 0})
-    await site.upsert("s", "q1", "folder")
-    await site.upsert("cc", "s", "customer")
-    await site.set_items("s", BASE)
-    await site.set_items("cc", BASE)
-    caller = await site.caller("s")
-    await site.set_items("q1", LOCAL)
-    error = refused(await turn_on(caller, "cc", "pw_base_servers"), 400, "1021")
-    assert error["context"]["tenant_id"] == "s"
+def test_a_refusal_says_nothing_of_tenants_above_the_caller() -> None:
+    mine = {
+        "code": "quota_exceeded",
+        "offering_item": BASE,
+        "tenant_id": "c",
+        "limit": 3,
+        "used": 3,
+        "message": "c is full",
+    }
+    above = {**mine, "tenant_id": "secret", "limit": 77, "used": 70, "message": "secret is full"}
+    context = {"code": "1022", "tenant_id": "secret", "denials": [mine, above]}
+    error = refusals.refusal(Result("rejected", "not_allowed", "it would not hold", context), {"c", "p"})
+    assert (error.status, error.code, error.message) == (400, "1022", "It would not hold.")
+    assert error.context["denials"][0] == mine
+    assert error.context["denials"][1]["offering_item"] == BASE
+    assert "secret" not in str(error.context) and "77" not in str(error.context)
 
 
 # --- usages

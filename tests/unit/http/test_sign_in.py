@@ -211,9 +211,25 @@ async def test_no_request_lasts_longer_than_its_time() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "path": "/x/", "headers": []}
-    await form.Form(for_ever, 0.01)(scope, for_ever, send)  # type: ignore[arg-type]  # nothing is ever received
+    scope = {"type": "http", "method": "GET", "path": "/x/", "headers": []}
+    seen: list[Any] = []
+    late = form.Form(for_ever, 0.01, lambda *about: seen.append(about))
+    await late(scope, for_ever, send)  # type: ignore[arg-type]  # nothing is ever received
     assert sent[0]["status"] == 503
+    assert seen[0][:3] == ("GET", "other", 503)
+
+
+async def test_requests_are_counted_by_the_path_that_their_route_has() -> None:
+    site = Site()
+    caller = await site.caller()
+    await caller.get(AT_ROOT)
+    await caller.get("/nowhere")
+    await site.bearer(None).get("/users/me")
+    assert [about[:3] for about in site.observed] == [
+        ("GET", "/api/2/tenants/{tenant_id}", 200),
+        ("GET", "other", 404),
+        ("GET", "/api/2/users/me", 401),
+    ]
 
 
 async def test_requests_that_come_together_are_decided_together() -> None:

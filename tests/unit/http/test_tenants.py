@@ -47,6 +47,10 @@ async def test_a_change_says_only_what_changes_and_its_contact_is_merged() -> No
     assert (changed["version"], changed["name"]) == (2, "P")
     off = await made(await root.put(path, json={"enabled": "false", "update_lock": {"enabled": "true"}}))
     assert (off["enabled"], off["update_lock"]["enabled"], off["version"]) == (False, True, 3)
+    tagged = await made(await root.put(path, json={"internal_tag": "t", "customer_id": "7"}))
+    cleared = await made(await root.put(path, json={"internal_tag": None, "language": None}))
+    assert (tagged["internal_tag"], cleared["internal_tag"], cleared["customer_id"]) == ("t", None, "7")
+    assert cleared["language"] == "en"
     refused(await root.put(path, json={"version": 1, "name": "Q"}), 409, "1001")
     assert (await made(await root.get(path)))["name"] == "P"
 
