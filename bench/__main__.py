@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, fairness, growth, ledger, memory, pipeline, profile, report
+from bench import engine, fairness, growth, ledger, memory, pipeline, profile, report, switch
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -113,6 +113,23 @@ def run_fairness(
     if quick:
         shape, rounds = shape._replace(flood=min(flood, 60_000), seconds=6), 1
     finish(lambda: fairness.run(shape=shape, rounds=rounds), as_json)
+
+
+@app.command("switch")
+def run_switch(
+    customers: Annotated[int, typer.Option(min=1, help="That are switched.")] = 20_000,
+    workloads: Annotated[int, typer.Option(min=1, help="Of each customer.")] = 5,
+    large: Annotated[int, typer.Option(min=0, help="One customer with so many workloads instead.")] = 0,
+    per_second: Annotated[int, typer.Option(min=0, help="Events meanwhile; 0: 200, or 1,000 beside a large one.")] = 0,
+    partners: Partners = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Customers switched from an edition to a billing mode: many small ones, or one large one."""
+    if large:
+        shape = switch.Shape(1, large, per_second or 1000, 1)
+    else:
+        shape = switch.Shape(customers, workloads, per_second or 200, partners)
+    finish(lambda: switch.run(shape=shape, large=bool(large)), as_json)
 
 
 @app.command("profile")

@@ -45,7 +45,7 @@ MOVED_PER_STEP = 500  # a slice of the time of a process that has others to serv
 MOVED_TOGETHER = 50  # in one transaction
 SAID_EVERY = 10_000  # moved workloads
 UNITS_MAX = 1_000_000  # of a customer, all of which have to be read
-TRIES_MAX = 200  # to start before somebody changes again
+TRIES_MAX = 20  # to start before somebody changes again
 
 
 async def run(running: Running, job: SwitchJob) -> None:
