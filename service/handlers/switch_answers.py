@@ -93,14 +93,14 @@ def drifts(found: Iterable[Drift]) -> list[dict[str, Any]]:
 
 
 def emission(
-    draft: Draft, tenant: str, switch_id: str, type_: str, content: Mapping[str, Any] | str, identity: str = ""
+    draft: Draft, tenant: str, switch_id: str, type_: str, content: Mapping[str, Any] | str, identity: str = "once"
 ) -> Emission:
     """An announcement. Its id depends on the switch and on what kind it is, so that there is one of each."""
     facts = announcements.facts(
         type_,
         tenant=tenant,
         subject=switch_id,
-        identity=identity or "once",
+        identity=identity,
         time_ms=draft.now_ms,
         cause=draft.cause.id,
         traceparent=draft.cause.traceparent,
@@ -118,7 +118,7 @@ def conclude(
     content: Mapping[str, Any],
     *,
     denials_of: tuple[int, ...] = (),
-    identity: str = "",
+    identity: str = "once",
 ) -> None:
     """Announce the last word on a switch, as the next announcement of the step, and remember it in the record.
 
@@ -138,6 +138,7 @@ def conclude(
         cause=draft.cause.id,
         traceparent=draft.cause.traceparent,
         denied=bool(denials_of),
+        identity=identity,
     )
     step.put.append((records.switch_key(tenant, ask_id), remembered))
 
@@ -152,7 +153,7 @@ def again(draft: Draft, step: Step, tenant: str, switch_id: str, known: Switch, 
         known.type,
         tenant=tenant,
         subject=switch_id,
-        identity="once",
+        identity=known.identity,
         time_ms=known.time_ms,
         cause=known.cause,
         traceparent=known.traceparent,

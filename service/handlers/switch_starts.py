@@ -138,7 +138,8 @@ def start(
     more = {"drift": switch_answers.drifts(drift)} if ask.undoing else {}
     progress = Progress(plan.workloads.total)
     content = switch_answers.data(ask, plan, progress, switch_answers.items_before(plan), **more)
-    switch_answers.conclude(draft, step, tenant, record, content)
+    identity = f"undo/{switch_answers.digest(draft.cause.id)}" if ask.undoing else "once"
+    switch_answers.conclude(draft, step, tenant, record, content, identity=identity)
     switch_endings.note(step, tenant, ask.switch_id, record)
 
 
