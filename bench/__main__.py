@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from bench import engine, fairness, growth, http, ledger, memory, pipeline, profile, report, topology
+from bench import engine, fairness, growth, http, ledger, memory, pipeline, profile, report, switch, topology
 from bench.profiler import ProfilerMissingError
 from service.local.server import LocalServerError
 
@@ -145,6 +145,23 @@ def run_http(
     """Reservations over HTTP, beside a bare endpoint with one call to Redis, for 1, 16 and 128 clients."""
     shape, rounds = (http.Shape(1.0, 0.3), 1) if quick else (http.Shape(seconds), rounds)
     finish(lambda: http.run(shape=shape, rounds=rounds), as_json)
+
+
+@app.command("switch")
+def run_switch(
+    customers: Annotated[int, typer.Option(min=1, help="That are switched.")] = 20_000,
+    workloads: Annotated[int, typer.Option(min=1, help="Of each customer.")] = 5,
+    large: Annotated[int, typer.Option(min=0, help="One customer with so many workloads instead.")] = 0,
+    per_second: Annotated[int, typer.Option(min=0, help="Events meanwhile; 0: 200, or 1,000 beside a large one.")] = 0,
+    partners: Partners = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Customers switched from an edition to a billing mode: many small ones, or one large one."""
+    if large:
+        shape = switch.Shape(1, large, per_second or 1000, 1)
+    else:
+        shape = switch.Shape(customers, workloads, per_second or 200, partners)
+    finish(lambda: switch.run(shape=shape, large=bool(large)), as_json)
 
 
 @app.command("profile")

@@ -77,7 +77,7 @@ class Fleet:
         prefix: str = TOPIC_PREFIX,
     ) -> None:
         self._random = random.Random(seed)
-        self._prefix = prefix
+        self.prefix = prefix
         self._now_us = time.time_ns() // 1000 - 10**9
         self._number = 0
         self.partners = [self._identifier() for _ in range(partners)]
@@ -171,12 +171,12 @@ class Fleet:
             yield self._registered(some[0])
             at += 3
 
-    def unrest(self) -> Iterator[Event]:
+    def unrest(self, workloads: Sequence[Workload] = ()) -> Iterator[Event]:
         """For ever, after ``life``: a report of usage and a change of plans, by which a workload loses or gains a unit.
 
         Every second event leads to an announcement of its own.
         """
-        protected = self.workloads[:-_BEHIND] or self.workloads
+        protected = workloads or self.workloads[:-_BEHIND] or self.workloads
         for change in itertools.cycle(("plan.revoked", "plan.applied")):
             for number, workload in enumerate(protected):
                 yield self._usage(protected[number - len(protected) // 2])
@@ -221,7 +221,7 @@ class Fleet:
             "tenantid": tenant,
             "data": data,
         }
-        topic = self._prefix + table.INBOUND[type_].topic
+        topic = self.prefix + table.INBOUND[type_].topic
         return Event(topic, tenant.encode(), json.dumps(envelope, separators=(",", ":")).encode(), event_id)
 
     def _identifier(self) -> str:

@@ -39,6 +39,8 @@ class Load:
     def __init__(self, question: dict[str, Any]) -> None:
         self._events = _events(Path(question["events"]).read_bytes())
         self._rate = question["rate"]
+        self._until = Path(question["until"]) if "until" in question else None  # nothing more is sent once it is there
+        self._unheard = set(question.get("unheard", ()))  # keys whose latency is not asked for
         self._warm_up = int(self._rate * question["warm_up_seconds"])
         self._sent: dict[str, float] = {}
         self._late_seconds = 0.0
@@ -61,10 +63,11 @@ class Load:
         """Send everything, and listen until what was sent is answered; quantiles in milliseconds."""
         began = time.perf_counter()
         sent = 0
-        while sent < len(self._events):
+        while sent < len(self._events) and not self._is_over():
             due = int((time.perf_counter() - began) * self._rate) + 1
             for event in self._events[sent : min(due, len(self._events))]:
-                self._sent[event.id] = time.perf_counter()
+                if not self._unheard or event.key.decode() not in self._unheard:
+                    self._sent[event.id] = time.perf_counter()
                 produce(self._producer, event)
             self._late_seconds = max(self._late_seconds, (due - sent) / self._rate)
             sent = min(due, len(self._events))
@@ -75,7 +78,11 @@ class Load:
         end = time.perf_counter() + DRAIN_SECONDS_MAX
         while self._listen(1.0) and time.perf_counter() < end:
             pass
+        self._events = self._events[:sent]
         return self._figures(sent / seconds)
+
+    def _is_over(self) -> bool:
+        return self._until is not None and self._until.exists()
 
     def _listen(self, seconds: float) -> int:
         messages = self._consumer.consume(FETCHED_MAX, seconds)

@@ -181,7 +181,7 @@ class Switch(msgspec.Struct, frozen=True, array_like=True):
 
     ``asked`` is a digest of the request: the same id with another one is another switch. ``answer`` is the data of its
     last announcement (JSON), the ``number``-th of the step that has written this record; ``denied`` says that the
-    ledger keeps the refusals that belong to it (``switch_waiting``).
+    ledger keeps the refusals that belong to it (``switch_waiting``). ``identity`` tells announcements of a type apart.
     """
 
     asked: str
@@ -196,7 +196,7 @@ class Switch(msgspec.Struct, frozen=True, array_like=True):
     job_id: str | None = None
     kept: switch_undo.Kept | None = None
     started_ms: int = 0
-    identity: str = "once"  # part of the id of that announcement
+    identity: str = "once"
 
 
 class SwitchTask(msgspec.Struct, frozen=True, array_like=True):

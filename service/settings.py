@@ -109,7 +109,8 @@ class Settings(BaseSettings):
     unknown_tenant_wait_seconds: int = Field(default=60, ge=0, le=86_400)
 
     switch_workloads_at_once_max: int = Field(default=200, ge=1, le=2000)
-    """A customer with at most so many workloads is switched in one step; a job goes through those of a larger one."""
+    """A customer with at most so many workloads is switched in one step; a job moves those of a larger one, at
+    most twice as many at a time."""
 
     # --- bounds: every queue, batch and wait has one
 

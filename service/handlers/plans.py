@@ -168,6 +168,7 @@ def _open(view: View, work: Work) -> Draft | None:
     placement = draft.placement(work.tenant)
     is_switched = placement is not None and placement.items.switching is not None
     if _turn(work) is not None and is_switched:
+        draft.close()  # the ledger says whether that still holds, and is not only so in this process' cache
         work.result = Result("delayed", SWITCHED)
         return None
     if _turn(work) is None and (is_switched or backlogs.read(draft, work.tenant, backlogs.PLANS).busy):

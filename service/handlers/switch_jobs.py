@@ -41,11 +41,11 @@ from service.rules.switch_reconciling import Outcome, Sides
 from service.rules.tally import Kind, Tally
 
 COUNTED_PER_READ = 500
-MOVED_PER_STEP = 500  # a slice of the time of a process that has others to serve too
+MOVED_PER_STEP = 500  # at most: a slice of the time of a process that has others to serve too
 MOVED_TOGETHER = 50  # in one transaction
 SAID_EVERY = 10_000  # moved workloads
 UNITS_MAX = 1_000_000  # of a customer, all of which have to be read
-TRIES_MAX = 200  # to start before somebody changes again
+TRIES_MAX = 20  # to start before somebody changes again
 
 
 async def run(running: Running, job: SwitchJob) -> None:
@@ -305,7 +305,8 @@ async def _move(running: Running, job: SwitchJob) -> None:
     """Some workloads of one member: those that hold something of the source, and once everybody whom it may concern."""
     member = job.members[0]
     mark = await _mark(running, job.tenant)
-    cursor, some = await running.engine.ledger.scan(running.shard, "workload", member, job.cursor, MOVED_PER_STEP)
+    size = min(MOVED_PER_STEP, 2 * running.engine.options.switch_workloads_at_once_max)
+    cursor, some = await running.engine.ledger.scan(running.shard, "workload", member, job.cursor, size)
     found = {name: records.decode(records.workload_key(member, name), record.payload) for name, record in some.items()}
     catalog = running.engine.catalog
     moving = {name for name, one in found.items() if switch_asides.is_of(catalog, mark, one)}
@@ -428,7 +429,7 @@ def _progress(draft: Draft, running: Running, job: SwitchJob, *, said: bool) -> 
         known: Switch | None = draft.view.read(records.switch_key(job.tenant, job.switch_id)).value
         ask = Ask(job.switch_id, known.job_id if known else None, None)
         content = _data_of(known, Progress(job.total, job.moved, job.denied), ())
-        identity = f"{running.cause.id}/{job.walk}/{job.moved + job.denied}"
+        identity = f"progress/{switch_answers.digest(draft.cause.id)}/{job.walk}/{job.moved + job.denied}"
         step.emit.append(
             switch_answers.emission(draft, job.tenant, ask.switch_id, switch_answers.PROGRESSED, content, identity)
         )

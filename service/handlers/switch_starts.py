@@ -138,8 +138,8 @@ def start(
     more = {"drift": switch_answers.drifts(drift)} if ask.undoing else {}
     progress = Progress(plan.workloads.total)
     content = switch_answers.data(ask, plan, progress, switch_answers.items_before(plan), **more)
-    # A switch starts once, and once more when it is led back: two announcements, not one with two contents.
-    switch_answers.conclude(draft, step, tenant, record, content, identity="undo" if ask.undoing else "once")
+    identity = f"undo/{switch_answers.digest(draft.cause.id)}" if ask.undoing else "once"
+    switch_answers.conclude(draft, step, tenant, record, content, identity=identity)
     switch_endings.note(step, tenant, ask.switch_id, record)
 
 

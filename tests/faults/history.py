@@ -1,6 +1,6 @@
 """A platform's events, written from a seed: the same seed writes the same history, to the letter.
 
-Three kinds, for three things that have to hold:
+Four kinds, for four things that have to hold:
 
 * ``free``: no limit binds, and what is said on different topics may be decided in any order. It ends in one state.
 * ``settled``: the same in stages of one topic each, with more in it (reservations that are committed, tenants that are
@@ -8,6 +8,7 @@ Three kinds, for three things that have to hold:
   announcement.
 * ``limited``: limits bind on every level. Who gets a unit depends on who comes first; what has to hold is that nothing
   is granted above a limit, and that everything adds up.
+* ``switching``: customers are moved between editions and billing modes (switching.py), with one outcome too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["free", "settled", "limited"]
+from tests.faults import switching
+
+Kind = Literal["free", "settled", "limited", "switching"]
 
 TENANT_CHANGES, WORKLOADS, PLANS, RESERVATIONS = (
     "tenant-changes",
@@ -98,6 +101,7 @@ class History(NamedTuple):
 
     kind: Kind
     seed: int
+    asked: int  # messages
     stages: list[list[Message]]
 
     @property
@@ -109,12 +113,12 @@ class History(NamedTuple):
 def write(kind: Kind, seed: int, size: int) -> History:
     """A history of about ``size`` messages, beside those that make the tree."""
     author = _Author(kind, seed)
-    return History(kind, seed, author.stages(size))
+    return History(kind, seed, size, author.stages(size))
 
 
-def tenants() -> tuple[str, ...]:
+def tenants(history: History) -> tuple[str, ...]:
     """Everybody in it."""
-    return tuple(PARENTS)
+    return switching.Tenants(history.asked).all() if history.kind == "switching" else tuple(PARENTS)
 
 
 class _Author:
@@ -129,6 +133,8 @@ class _Author:
     # --- the whole
 
     def stages(self, size: int) -> list[list[Message]]:
+        if self.kind == "switching":
+            return list(switching.stages(self.chance, size, self.event))
         tree = [*self.tree(), *self.limits()]
         plans = [self.save(tenant, plan) for tenant in self.names for plan in PLAN_NAMES]
         if self.kind == "settled":

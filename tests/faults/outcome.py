@@ -13,10 +13,13 @@ from service import core
 from service.handlers import queries, verification
 from service.settings import Settings
 from tests.component.fleet import Fleet
-from tests.faults.history import FIXED, Kind, tenants
+from tests.faults.history import FIXED, Kind
 
 USAGE_CHANGED = "apportion.usage.changed.v1"
 REJECTED = "apportion.message.rejected.v1"
+PROGRESSED = "apportion.switch.progressed.v1"
+SWITCH_ENDS = ("apportion.switch.completed.v1", "apportion.switch.rejected.v1", "apportion.switch.undone.v1")
+DURATIONS = ("expires_at", "duration_ms")  # in its data: counted from that moment, or up to it
 MOMENTS = ("time", "revision")  # of an event: when it was decided, which no two runs have in common
 SUMS_OF = ("south", "south-msp", "clinic")  # of whom nobody moves away, and nobody reserves
 SHOWN_MAX = 8  # differences of one kind that are told
@@ -34,12 +37,12 @@ class Outcome(NamedTuple):
     prefix: str
 
 
-async def collect(fleet: Fleet, settings: Settings) -> Outcome:
+async def collect(fleet: Fleet, settings: Settings, tenants: Sequence[str]) -> Outcome:
     """The answers of `usage`, `workloads` and `ledger verify`, and all outbound topics."""
     published = fleet.read_all()
     async with core.open_core(settings) as opened:
-        usage = {tenant: await queries.usage(opened.ledger, opened.catalog, tenant) for tenant in tenants()}
-        workloads = {tenant: await queries.workloads(opened.ledger, tenant) for tenant in tenants()}
+        usage = {tenant: await queries.usage(opened.ledger, opened.catalog, tenant) for tenant in tenants}
+        workloads = {tenant: await queries.workloads(opened.ledger, tenant) for tenant in tenants}
         report = await verification.verify(opened.ledger, opened.catalog)
     return Outcome(
         msgspec.to_builtins(usage), msgspec.to_builtins(workloads), report.as_json(), published, fleet.prefix
@@ -57,6 +60,7 @@ def faults_within(outcome: Outcome, *, rewound: bool) -> list[str]:
     found = [] if outcome.verified["ok"] else [f"ledger verify: {outcome.verified['violations']}"]
     found += ids_with_two_contents(outcome.published, rewound=rewound)
     found += above_a_limit(outcome)
+    found += unfinished_switches(outcome)
     return found if rewound else found + revisions_given_twice(outcome.published)
 
 
@@ -66,7 +70,7 @@ def ids_with_two_contents(published: Sequence[Announcement], *, rewound: bool) -
     found = []
     for event in published:
         if rewound:
-            if event["type"] == USAGE_CHANGED:
+            if event["type"] in (USAGE_CHANGED, PROGRESSED):
                 continue
             event = timeless(event)
         known = first.setdefault(event["id"], event)
@@ -85,6 +89,23 @@ def revisions_given_twice(published: Sequence[Announcement]) -> list[str]:
         for place in [(event["tenantid"], event["revision"])]
         if first.setdefault(place, event["id"]) != event["id"]
     ][:SHOWN_MAX]
+
+
+def unfinished_switches(outcome: Outcome) -> list[str]:
+    """What was started has ended, and nothing is set aside any more; nobody reserves where customers are switched."""
+    switches = [event for event in outcome.published if event["type"].startswith("apportion.switch.")]
+    started = {event["subject"] for event in switches}
+    ended = {event["subject"] for event in switches if event["type"] in SWITCH_ENDS}
+    shown = {event["subject"] for event in switches if event["type"].endswith(("previewed.v1", "undo_rejected.v1"))}
+    found = [f"switch {name} has not ended" for name in sorted(started - ended - shown)]
+    if switches:
+        found += [
+            f"{row['reserved']} of {name} are reserved on {tenant}"
+            for tenant, shown_usage in outcome.usage.items()
+            for name, row in _rows(shown_usage).items()
+            if row.get("reserved")
+        ]
+    return found[:SHOWN_MAX]
 
 
 def above_a_limit(outcome: Outcome) -> list[str]:
@@ -113,7 +134,7 @@ def differences(kind: Kind, calm: Outcome, shaken: Outcome) -> list[str]:
     found = list(_unequal("usage", calm.usage, shaken.usage))
     found += _unequal("workloads", calm.workloads, shaken.workloads)
     found += _missing(_dead_letters, calm, shaken)
-    if kind == "settled":
+    if kind in ("settled", "switching"):
         found += _missing(_announcements, calm, shaken)
     return found
 
@@ -148,8 +169,8 @@ def _missing(view: Callable[[Outcome], dict[str, Any]], calm: Outcome, shaken: O
 
 
 def _announcements(outcome: Outcome) -> dict[str, Any]:
-    """Everything that is told by its id. `usage.changed` is a snapshot of a batch, and batches differ."""
-    told = (event for event in unique(outcome.published) if event["type"] not in (USAGE_CHANGED, REJECTED))
+    """Everything that is told by its id. `usage.changed` and `switch.progressed` go by how work was cut."""
+    told = (event for event in unique(outcome.published) if event["type"] not in (USAGE_CHANGED, REJECTED, PROGRESSED))
     return {event["id"]: timeless(event) for event in told}
 
 
@@ -175,8 +196,8 @@ def unique(published: Iterable[Announcement]) -> list[Announcement]:
 
 
 def timeless(event: Announcement) -> Announcement:
-    """Without the moments of the decision, from which a reservation's expiry is counted too."""
-    data = {name: value for name, value in event["data"].items() if name != "expires_at"}
+    """Without the moments of the decision, and what is counted from them: a reservation's expiry, a duration."""
+    data = {name: value for name, value in event["data"].items() if name not in DURATIONS}
     return {name: value for name, value in event.items() if name not in MOMENTS} | {"data": data}
 
 

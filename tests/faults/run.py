@@ -24,8 +24,8 @@ from service.local.stack import Stack
 from service.settings import PREFIX, Settings
 from service.transport import status
 from tests.component.fleet import Fleet
-from tests.faults import outcome
-from tests.faults.history import HEADERS, History, Message
+from tests.faults import outcome, switching
+from tests.faults.history import HEADERS, History, Message, tenants
 from tests.faults.outcome import Outcome
 from tests.faults.trouble import LEASE_SECONDS, SESSION_SECONDS, Disturber, Trouble
 
@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "APPORTION_UNKNOWN_TENANT_WAIT_SECONDS": "3600",  # nobody is given up only because of a long disturbance
     "APPORTION_SHARDS": "8",
     "APPORTION_BATCH_SIZE_MAX": "50",  # many batches, so that there are many moments to strike at
+    "APPORTION_SWITCH_WORKLOADS_AT_ONCE_MAX": str(switching.AT_ONCE),
     "APPORTION_LOG_FORMAT": "json",
 }
 
@@ -81,7 +82,7 @@ class Run:
             self._fleet.answer("topics", "create")
             self.disturber.begin(INSTANCES)
             await self._load()
-            found = await outcome.collect(self._fleet, self._settings())
+            found = await outcome.collect(self._fleet, self._settings(), tenants(self._history))
         finally:
             self.disturber.mend()
             self._fleet.close()

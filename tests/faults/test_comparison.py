@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tests.faults import history, outcome
+from tests.faults import history, outcome, switching
 from tests.faults.history import Kind
 from tests.faults.outcome import USAGE_CHANGED, Outcome
 from tests.faults.trouble import AppendOnlyFile
@@ -72,7 +72,22 @@ def test_a_seed_writes_the_same_history_each_time_and_another_seed_another_one(k
     assert history.write(kind, 1, 300) == history.write(kind, 1, 300) != history.write(kind, 2, 300)
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_switch_that_does_not_end_is_a_fault() -> None:
+    started = {**seen().published[0], "id": "s", "type": "apportion.switch.started.v1", "subject": "s1", "revision": 3}
+    ended = {**started, "id": "e", "type": "apportion.switch.completed.v1", "revision": 4}
+    assert outcome.faults_within(seen(more=[started, ended]), rewound=False) == []
+    assert len(outcome.faults_within(seen(more=[started]), rewound=False)) == 1
+
+
+def test_a_history_of_switches_has_every_wish_for_customers_with_few_and_with_many_workloads() -> None:
+    messages = history.flat(history.write("switching", 1, 600).stages)
+    wishes = [message.value.decode() for message in messages if message.topic == "switch-tasks"]
+    assert all(any(word in wish for wish in wishes) for word in ("switch.requested", "undo_requested", "dry_run"))
+    many = switching.Tenants(600)
+    assert {many.workloads(name) for name in many.customers} == {switching.WORKLOADS_FEW, switching.WORKLOADS_MANY}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(Kind) if kind != "switching"])
 def test_a_history_has_events_of_every_topic_and_every_kind_that_it_may_have(kind: Kind) -> None:
     messages = history.flat(history.write(kind, 1, 1500).stages)
     said = Counter(word for message in messages for word in message.value.decode().split('"') if ".v1" in word)

@@ -74,6 +74,12 @@ async def test_instances_that_are_killed_grant_nothing_above_a_limit_and_the_sum
     await assert_nothing_differs(bench, "limited", "instances", "instances killed", BLOWS)
 
 
+async def test_instances_that_are_killed_while_customers_are_switched_end_and_announce_every_switch(
+    bench: Bench,
+) -> None:
+    await assert_nothing_differs(bench, "switching", "instances", "instances killed", BLOWS)
+
+
 async def test_a_redis_that_is_killed_and_started_on_its_file_loses_and_doubles_nothing(bench: Bench) -> None:
     await assert_nothing_differs(bench, "free", "redis", "Redis killed", BLOWS)
 

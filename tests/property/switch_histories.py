@@ -1,9 +1,8 @@
-"""A customer that is switched while it lives: random events for it and around it, and what must hold after each step."""
+"""A customer that is switched while it lives: random events for it and around it, and what holds after each step."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
