@@ -11,7 +11,7 @@ import pytest
 from service.http import switches
 from service.records import POPULATION_MAX
 from tests.unit.handlers.test_mass_switches import BASE, EDITION, ITEMS, finish, fleet
-from tests.unit.http.site import Site, made, refused
+from tests.unit.http.site import AT_ROOT, Site, made, refused
 
 TO = "pck_per_workload"
 ASK = {"target_edition": TO}
@@ -66,7 +66,7 @@ async def test_a_switch_that_is_none_and_one_of_a_partner_are_refused(site: Site
     refused(await caller.get("/tenants/c1/edition", params={"target_edition": "nothing"}), 400, "1027")
     refused(await caller.put("/tenants/c1/edition", json={"target_edition": "standard"}), 400, "1027")
     refused(await caller.put("/tenants/msp/edition", json=ASK), 400, "1027")
-    refused(await caller.put("/tenants/root/edition", json=ASK), 403, "1002")
+    refused(await caller.put(f"{AT_ROOT}/edition", json=ASK), 403, "1002")
     refused(await caller.get("/tenants/c1/edition"), 400, "400")
 
 
