@@ -366,7 +366,9 @@ class _Together:
         draft = Draft(view, self._running.cause)
         placement = draft.placement(self._tenant)
         switching = placement.items.switching if placement is not None else None
-        if switching is not None and not switching.preparing:  # or what the cache has is from before the start
+        if (
+            placement is not None and switching is not None and not switching.preparing
+        ):  # or what the cache has is from before the start
             sides = switch_asides.sides_of(draft.catalog, switching, placement.items.enabled)
             found = self._outcomes(draft, switching, sides)
             mark = None if switching.undoing else switch_situations.mark(switching.switch_id)

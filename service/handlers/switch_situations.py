@@ -54,7 +54,7 @@ def needs(view: View, tenant: str) -> Iterable[RecordKey]:
 
 
 def known_members(view: View, tenant: str, most: int) -> list[str]:
-    """The customer and all units below it, as far as they are known by now; not all where they are more than ``most``."""
+    """The customer and all units below it, as far as they are known by now; not all where they exceed ``most``."""
     names = [tenant]
     for each in names:  # it grows meanwhile
         known = view.peek(records.units_key(each))
@@ -114,7 +114,7 @@ def kind_with(workload: Workload, plan_of: Callable[[str], Plan | None], undone:
 def _kind(
     facts: rules.WorkloadFacts,
     features: frozenset[str],
-    protected: bool,  # noqa: FBT001 - by position, as the cache takes it
+    protected: bool,
     held: tuple[str, ...],
     former: tuple[str, ...] | None,
 ) -> Kind:

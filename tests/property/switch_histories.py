@@ -1,16 +1,19 @@
-"""A customer that is switched while it lives: random events for it and around it, and what must hold after each step."""
+"""A customer that is switched while it lives: random events for it and around it, and what must hold at each step."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from service import records
 from service.catalog.model import WHOLE_ROLES
+from service.handlers import announcements
 from service.handlers.engine import Engine
 from service.handlers.verification import verify
+from service.handlers.work import Arrival
+from service.ledger.errors import LedgerUnavailable
 from service.ledger.transaction import SILENT_PREFIX, Account
 from service.records import Workload
 from tests.unit.handlers.world import CATALOG, World
@@ -39,7 +42,9 @@ QUOTAS = ((None, None), (2, 0), (3, 0), (4, 1), (6, 0), (9, 0), (5, None))
 
 def items_of(edition: str) -> list[str]:
     """The items of an edition that have quotas, but for disaster recovery."""
-    return [item.name for item in CATALOG.items_of_edition(edition) if item.type != "feature" and "_dr_" not in item.name]
+    return [
+        item.name for item in CATALOG.items_of_edition(edition) if item.type != "feature" and "_dr_" not in item.name
+    ]
 
 
 class Said(NamedTuple):
@@ -96,10 +101,10 @@ class Life:
 
     async def step(self) -> str:
         """One event, handled by one process, or one step of what is due, carried out by one."""
-        engine = self.chance.choice(self.engines)
+        number = self.chance.randrange(len(self.engines))
         if self.chance.random() < 0.5:
             self.world.now_ms += self.chance.choice((0, 0, 1, 1200))
-            await engine.run_due(range(self.world.ledger.shards))
+            await self._insist(number, None)
             return "due"
         ways = (self.register, self.remove, self.report, self.link, self.save, self.delete, self.reserve)
         way = self.chance.choices(ways, (5, 2, 2, 7, 1, 0.4, 2))[0]
@@ -109,8 +114,21 @@ class Life:
         one = self.chance.choice
         said = list(way(one((*MEMBERS, "shop")), one(WORKLOADS), one(PLANS)))
         for each in said:
-            await engine.handle([self.world.event(*each)])
+            await self._insist(number, self.world.event(*each))
         return str(said)
+
+    async def _insist(self, number: int, arrival: Arrival | None) -> None:
+        """As often as it takes; where the ledger fails, the process ends and another one does the same again."""
+        while True:
+            try:
+                if arrival is None:
+                    await self.engines[number].run_due(range(self.world.ledger.shards))
+                else:
+                    await self.engines[number].handle([arrival])
+            except LedgerUnavailable:
+                self.engines[number] = self.world.start()
+            else:
+                return
 
     def register(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
         about = {"os": "desktop", "virtual": True} if self.chance.random() < 0.4 else {}
@@ -151,7 +169,9 @@ class Life:
         if not self.limits:
             return
         tenant = self.chance.choice(("dist", "msp", "shop"))
-        name = self.chance.choice([name for edition in EDITIONS for name in items_of(edition) if "base" in name or "pw_p" in name])
+        name = self.chance.choice(
+            [name for edition in EDITIONS for name in items_of(edition) if "base" in name or "pw_p" in name]
+        )
         value, overage = self.chance.choice(QUOTAS)
         item = {"name": name, "status": 1, "quota": {"value": value, "overage": overage}}
         yield Said("offering_items.set", tenant, {"items": [item]})
@@ -168,7 +188,12 @@ class Life:
         if not self.limits:
             return
         tenant = self.chance.choice(("unit", "msp", "dist"))
-        data = {"parent_id": PARENTS[tenant], "kind": KINDS[tenant], "name": tenant, "enabled": self.chance.random() < 0.5}
+        data = {
+            "parent_id": PARENTS[tenant],
+            "kind": KINDS[tenant],
+            "name": tenant,
+            "enabled": self.chance.random() < 0.5,
+        }
         yield Said("tenant.upserted", tenant, data)
 
     def unit(self, _: str, workload: str, plan: str) -> Iterator[Said]:
@@ -243,7 +268,9 @@ class Life:
         seen = self._before
         assert seen is not None
         assert not any(seen.switching.values())
-        left = {place: account for place, account in seen.accounts.items() if records.set_aside(place[1]) and account.used}
+        left = {
+            place: account for place, account in seen.accounts.items() if records.set_aside(place[1]) and account.used
+        }
         assert not left
         for code, context in await rejections(self.world):
             assert context.get("code") != "1000", (code, context)
@@ -295,7 +322,9 @@ def check_sides(seen: _Seen, what: str) -> None:
 def check_asides(seen: _Seen, what: str) -> None:
     """``used - reserved`` over the edition and base items is the number of those who hold one; what is set aside is
     reserved."""
-    names = [item.name for edition in EDITIONS for item in CATALOG.items_of_edition(edition) if item.role in WHOLE_ROLES]
+    names = [
+        item.name for edition in EDITIONS for item in CATALOG.items_of_edition(edition) if item.role in WHOLE_ROLES
+    ]
     for customer, members in (("cust", (*MEMBERS, *NEW)), ("shop", ("shop",))):
         counted = sum(
             account.used - account.reserved
@@ -337,11 +366,7 @@ def check_settled(seen: _Seen) -> None:
 
 async def rejections(world: World) -> list[tuple[str, Mapping[str, Any]]]:
     """Codes and contexts of the messages that were rejected."""
-    from service.handlers import announcements
-
     entries = await world.ledger.outbox(range(world.ledger.shards), 1_000_000)
-    import json
-
     found = []
     for shard in entries:
         for entry in entries[shard]:
