@@ -32,7 +32,9 @@ def needs(view: View, work: Work) -> Iterable[RecordKey]:
     data = work.event.data
     assert isinstance(data, SwitchRequested | SwitchUndoRequested)
     yield records.switch_key(work.tenant, data.switch_id)
-    yield records.waiting_key(work.tenant, records.switch_waiting(data.switch_id))
+    known = view.peek(records.switch_key(work.tenant, data.switch_id))
+    if known is not None and known.value is not None and known.value.denied:
+        yield records.waiting_key(work.tenant, records.switch_waiting(data.switch_id))
     if isinstance(data, SwitchRequested) and data.plan_hash is not None:
         yield records.preview_key(work.tenant, data.plan_hash)
     yield from path_keys(view, work.tenant)
@@ -164,7 +166,7 @@ class _Request:
         switch_endings.conclude(draft, step, tenant, record, content)
         if self.data.mode == "best_effort":
             self._start(plan)
-        elif plan.units:
+        elif switch_starts.may_be_refused(draft, tenant, plan):
             switch_endings.reject(draft, draft.step(), tenant, self.data, plan, (), (), denials_of=(0,))
 
     def _start(self, plan: Plan) -> None:
@@ -218,7 +220,7 @@ class _Undo:
         content = switch_answers.data(self.ask, plan, progress, switch_answers.items_after(plan), **more)
         undone = msgspec.structs.replace(known, state=switch_answers.REVERTED, type=switch_answers.UNDONE, kept=None)
         switch_endings.conclude(draft, step, tenant, undone, content)
-        if plan.units:
+        if switch_starts.may_be_refused(draft, tenant, plan):
             self._reject(plan, (), drift, denials_of=(0,))
 
     def _reject(
