@@ -550,13 +550,18 @@ class Cache:
             self._entries.pop(key, None)
 
 
-_READ_TOGETHER = ("?population", "?units", "?accounts")
+_OF_ACCOUNTS = ("?accounts", "?applied")
 
 
 def _tenants_of(wanted: Mapping[int, Sequence[RecordKey]], kind: str) -> dict[int, list[str]]:
     """The tenants of the keys of one kind, by shard."""
     named = {shard: [key.tenant for key in keys if key.kind == kind] for shard, keys in wanted.items()}
     return {shard: tenants for shard, tenants in named.items() if tenants}
+
+
+def _shown_accounts(key: RecordKey, accounts: Mapping[str, Account]) -> Any:
+    """All accounts of a tenant, or the count of a plan."""
+    return accounts if key.kind == "?accounts" else accounts.get(applied_count_item(key.id), Account()).used
 
 
 class Loader:
@@ -588,11 +593,21 @@ class Loader:
         found = {key: self._decoded(key, record) for key, record in records.items()}
         for shard, keys in wanted.items():
             for key in keys:
-                if key.kind[0] == "?" and key.kind not in _READ_TOGETHER:
-                    found[key] = await self._kept_by_the_ledger(shard, key)
+                if key.kind == "?waiting":
+                    waiting = await self._ledger.waiting(shard, key.tenant, [key.id])
+                    found[key] = Versioned(0, waiting.get(key.id))
         found |= await self._read_populations(wanted)
         found |= await self._read_units(wanted)
         return found | await self._read_accounts(wanted)
+
+    async def _read_accounts(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
+        keys = {shard: [key for key in some if key.kind in _OF_ACCOUNTS] for shard, some in wanted.items()}
+        tenants = {shard: list({key.tenant: None for key in some}) for shard, some in keys.items() if some}
+        if not tenants:
+            return {}
+        accounts = await self._ledger.accounts(tenants)
+        every = (key for some in keys.values() for key in some)
+        return {key: Versioned(0, _shown_accounts(key, accounts.get(key.tenant, {}))) for key in every}
 
     async def _read_populations(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
         tenants = _tenants_of(wanted, "?population")
@@ -618,20 +633,6 @@ class Loader:
             for some in tenants.values()
             for tenant in some
         }
-
-    async def _read_accounts(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
-        tenants = _tenants_of(wanted, "?accounts")
-        found = await self._ledger.accounts(tenants) if tenants else {}
-        return {
-            accounts_key(tenant): Versioned(0, found.get(tenant, {})) for some in tenants.values() for tenant in some
-        }
-
-    async def _kept_by_the_ledger(self, shard: int, key: RecordKey) -> Versioned:
-        if key.kind == "?waiting":
-            waiting = await self._ledger.waiting(shard, key.tenant, [key.id])
-            return Versioned(0, waiting.get(key.id))
-        accounts = (await self._ledger.accounts({shard: [key.tenant]})).get(key.tenant, {})
-        return Versioned(0, accounts.get(applied_count_item(key.id), Account()).used)
 
     def _decoded(self, key: RecordKey, record: Record | None) -> Versioned:
         entry = ABSENT if record is None else Versioned(record.version, decode(key, record.payload))

@@ -155,6 +155,16 @@ def _set_aside(draft: Draft, step: Step, member: str, tally: Tally, due: Mapping
         step.take.append(switch_asides.counting(member, name, count))
 
 
+def may_be_refused(draft: Draft, tenant: str, plan: Plan) -> bool:
+    """Whether there is a quota that can refuse what is taken: the customer's own ones then, or one above."""
+    placement = draft.placement(tenant)
+    assert placement is not None  # the tenant has been read
+    enable = plan.provision.enable
+    return any(
+        name in placement.limited or (name in enable and enable[name].overage is not None) for name in plan.required
+    )
+
+
 def unmark(draft: Draft, step: Step, tenant: str) -> None:
     """The customer is in no switch any more, and the job is over."""
     if not any(key == records.items_key(tenant) for key, _ in step.put):

@@ -179,7 +179,7 @@ class _Request:
         switch_endings.conclude(draft, step, tenant, record, content)
         if self.data.mode == "best_effort":
             self._start(plan)
-        elif plan.units:
+        elif switch_starts.may_be_refused(draft, tenant, plan):
             switch_endings.reject(draft, draft.step(), tenant, self.data, plan, (), (), denials_of=(0,))
 
     def _start(self, plan: Plan) -> None:
@@ -233,7 +233,7 @@ class _Undo:
         content = switch_answers.data(self.ask, plan, progress, switch_answers.items_after(plan), **more)
         undone = msgspec.structs.replace(known, state=switch_answers.REVERTED, type=switch_answers.UNDONE, kept=None)
         switch_endings.conclude(draft, step, tenant, undone, content)
-        if plan.units:
+        if switch_starts.may_be_refused(draft, tenant, plan):
             self._reject(plan, (), drift, denials_of=(0,))
 
     def _reject(

@@ -105,6 +105,11 @@ class History(NamedTuple):
     stages: list[list[Message]]
 
     @property
+    def calm_stages(self) -> int:
+        """So many of them are over before anything is disturbed: whoever is switched has to be there."""
+        return switching.CALM_STAGES if self.kind == "switching" else 0
+
+    @property
     def size(self) -> int:
         """How many messages."""
         return sum(map(len, self.stages))

@@ -62,6 +62,7 @@ class Run:
         self._history = history
         self._trouble = trouble
         self._blows_max = blows_max
+        self._may_disturb = asyncio.Event()
         self._seconds = seconds  # that publishing is spread over, where it is not done in stages
         folder.mkdir(parents=True, exist_ok=True)
         with redis.Redis.from_url(stack.addresses.redis_url) as client:
@@ -108,7 +109,9 @@ class Run:
     # --- the load
 
     async def _publish(self) -> None:
-        for stage in self._history.stages:
+        for number, stage in enumerate(self._history.stages):
+            if number == self._history.calm_stages:
+                self._may_disturb.set()
             await self._spread(stage)
             await self.wait_idle()
 
@@ -128,6 +131,7 @@ class Run:
             self._fleet.produce(message.topic, message.value, message.key, list(HEADERS))
 
     async def _disturb(self) -> None:
+        await self._may_disturb.wait()
         for blow in self.disturber.schedule(self._blows_max):
             await wait_for_moment(blow.seconds, self.disturber.notice)
             while not blow.may():

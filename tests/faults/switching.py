@@ -15,7 +15,8 @@ from service import catalog
 
 Event = Callable[[str, str, str, dict[str, Any]], Any]  # topic, type, tenant, data -> message
 
-ROUNDS = 5
+ROUNDS = 8
+CALM_STAGES = 4  # tenants, plans, workloads, and which of them has which plan
 WORKLOADS_FEW, WORKLOADS_MANY = 4, 60
 AT_ONCE = 10  # so many workloads are switched in one step, in these runs
 FIRST, SECOND = "pck_per_workload", "pck_per_gigabyte"
