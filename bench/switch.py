@@ -167,7 +167,12 @@ class Round:
             self._settle()
         self._check()
         made.tables["the large customer"] = [
-            {"way": way, "workloads": self.shape.workloads, "samples": each.taken, "not counted": each.off}
+            {
+                "way": way,
+                "workloads": self.shape.workloads,
+                "samples": each.taken,
+                "protected but not counted": each.off,
+            }
             for way, each in (("there", there), ("back", back))
         ]
         self._add_latency(made, before, beside)

@@ -181,7 +181,8 @@ class Switch(msgspec.Struct, frozen=True, array_like=True):
 
     ``asked`` is a digest of the request: the same id with another one is another switch. ``answer`` is the data of its
     last announcement (JSON), the ``number``-th of the step that has written this record; ``denied`` says that the
-    ledger keeps the refusals that belong to it (``switch_waiting``). ``identity`` tells announcements of a type apart.
+    ledger keeps the refusals that belong to it (``switch_waiting``). ``identity`` tells announcements of one type
+    apart.
     """
 
     asked: str

@@ -55,7 +55,7 @@ def needs(view: View, tenant: str) -> Iterable[RecordKey]:
 
 
 def known_members(view: View, tenant: str, most: int) -> list[str]:
-    """The customer and all units below it, as far as they are known by now; at most about ``most`` of them."""
+    """The customer and all units below it, as far as they are known by now; not all where they exceed ``most``."""
     names = [tenant]
     for each in names:  # it grows meanwhile
         known = view.peek(records.units_key(each))

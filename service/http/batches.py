@@ -64,11 +64,15 @@ class Batches:
     """Hands works to the engine, many together."""
 
     def __init__(self, engine: Engine) -> None:
-        self._shared: _Shared[Work, Result] = _Shared(engine.handle_works)
+        self._engine = engine
+        self._shared: _Shared[Work, Result] = _Shared(self._decide_all)
 
     async def decide(self, work: Work) -> Result:
         """What became of the work. Raises ``LedgerUnavailable``: then it is not known whether it happened."""
         return await self._shared.ask(work)
+
+    async def _decide_all(self, works: Sequence[Work]) -> Sequence[Result]:
+        return await self._engine.handle_works(works)
 
 
 _Keys = Mapping[int, Sequence[RecordKey]]

@@ -100,6 +100,17 @@ def test_one_customer_is_looked_at_switched_found_and_led_back(fleet: Outside) -
     assert set(said) == {f"apportion.switch.{name}.v1" for name in ("started", "completed", "rejected", "undone")}
 
 
+def test_the_end_of_a_switch_of_many_workloads_is_waited_for(fleet: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fleet.environment, "APPORTION_SWITCH_WORKLOADS_AT_ONCE_MAX", "1")  # three are many, then
+    done = fleet.json("switch", "run", "cust", "--to", TARGET, "--switch-id", "s-2")
+    assert (done["type"], done["data"]["workloads"]["moved"]) == ("apportion.switch.completed.v1", 3)
+    assert fleet.json("switch", "undo", "s-2")["type"] == "apportion.switch.undone.v1"
+    assert used(fleet, "cust") == {EDITION: 3}
+    fleet.settle()
+    types = [event["type"] for event in fleet.announced() if event["subject"] == "s-2"]
+    assert types.count("apportion.switch.started.v1") == 2, "a way back in one step would have no start"
+
+
 def test_thirty_customers_are_looked_at_switched_and_led_back(fleet: Outside) -> None:
     selection = ("--below", "mass-msp", "--from", "cyber_protect_adv", "--to", TARGET)
     preview = fleet.json("switch-jobs", "preview", *selection)

@@ -1,15 +1,19 @@
-"""A customer that is switched while it lives: random events for it and around it, and what holds after each step."""
+"""A customer that is switched while it lives: random events for it and around it, and what must hold at each step."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from service import records
 from service.catalog.model import WHOLE_ROLES
+from service.handlers import announcements
 from service.handlers.engine import Engine
 from service.handlers.verification import verify
+from service.handlers.work import Arrival
+from service.ledger.errors import LedgerUnavailable
 from service.ledger.transaction import SILENT_PREFIX, Account
 from service.records import Workload
 from tests.unit.handlers.world import CATALOG, World
@@ -97,10 +101,10 @@ class Life:
 
     async def step(self) -> str:
         """One event, handled by one process, or one step of what is due, carried out by one."""
-        engine = self.chance.choice(self.engines)
+        number = self.chance.randrange(len(self.engines))
         if self.chance.random() < 0.5:
             self.world.now_ms += self.chance.choice((0, 0, 1, 1200))
-            await engine.run_due(range(self.world.ledger.shards))
+            await self._insist(number, None)
             return "due"
         ways = (self.register, self.remove, self.report, self.link, self.save, self.delete, self.reserve)
         way = self.chance.choices(ways, (5, 2, 2, 7, 1, 0.4, 2))[0]
@@ -110,8 +114,21 @@ class Life:
         one = self.chance.choice
         said = list(way(one((*MEMBERS, "shop")), one(WORKLOADS), one(PLANS)))
         for each in said:
-            await engine.handle([self.world.event(*each)])
+            await self._insist(number, self.world.event(*each))
         return str(said)
+
+    async def _insist(self, number: int, arrival: Arrival | None) -> None:
+        """As often as it takes; where the ledger fails, the process ends and another one does the same again."""
+        while True:
+            try:
+                if arrival is None:
+                    await self.engines[number].run_due(range(self.world.ledger.shards))
+                else:
+                    await self.engines[number].handle([arrival])
+            except LedgerUnavailable:
+                self.engines[number] = self.world.start()
+            else:
+                return
 
     def register(self, tenant: str, workload: str, _: str) -> Iterator[Said]:
         about = {"os": "desktop", "virtual": True} if self.chance.random() < 0.4 else {}
@@ -349,11 +366,7 @@ def check_settled(seen: _Seen) -> None:
 
 async def rejections(world: World) -> list[tuple[str, Mapping[str, Any]]]:
     """Codes and contexts of the messages that were rejected."""
-    from service.handlers import announcements
-
     entries = await world.ledger.outbox(range(world.ledger.shards), 1_000_000)
-    import json
-
     found = []
     for shard in entries:
         for entry in entries[shard]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.handlers import switch_jobs
 from tests.property.switch_histories import Life
+from tests.property.test_handlers_properties import Shaky
 from tests.unit.handlers.world import World
 
 
@@ -25,18 +26,21 @@ def few_at_once() -> Iterator[None]:
     patch.undo()
 
 
-@given(seed=st.integers(0, 2**32), limits=st.booleans(), most=st.sampled_from((2, 2, 200)))
-def test_everything_holds_after_each_step_of_a_switch_whatever_happens_beside_it(
-    seed: int, limits: bool, most: int
+@given(seed=st.integers(0, 2**32), limits=st.booleans(), most=st.sampled_from((2, 2, 200)), fails=st.booleans())
+def test_everything_holds_after_each_step_of_a_switch_whatever_happens_beside_it_and_wherever_it_is_interrupted(
+    seed: int, limits: bool, most: int, fails: bool
 ) -> None:
-    asyncio.run(live(seed, limits=limits, most=most))
+    asyncio.run(live(seed, limits=limits, most=most, fails=fails))
 
 
-async def live(seed: int, *, limits: bool, most: int) -> None:
+async def live(seed: int, *, limits: bool, most: int, fails: bool) -> None:
     chance = random.Random(seed)
-    life = Life(chance, World(at_once=most), limits=limits)
+    ledger = Shaky(random.Random(seed))
+    life = Life(chance, World(at_once=most, ledger=ledger), limits=limits)
     await life.begin()
     await life.check("the beginning")
+    ledger.calm = not fails
     for _ in range(40):
         await life.check(await life.step())
+    ledger.calm = True
     await life.check_end()
