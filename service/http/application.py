@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,6 +26,7 @@ from service.http import (
     offers,
     repeats,
     reservations,
+    shapes,
     sign_in,
     switch_jobs,
     switches,
@@ -160,6 +163,7 @@ def _document(application: FastAPI) -> dict[str, Any]:
             "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
             "basic": {"type": "http", "scheme": "basic", "description": "Client id and secret."},
         }
+        _describe(components.setdefault("schemas", {}))
         for route, is_gated in gated(application):
             for method in route.methods or ():
                 operation = found["paths"].get(route.path_format or "", {}).get(method.lower())
@@ -167,6 +171,18 @@ def _document(application: FastAPI) -> dict[str, Any]:
                     _complete(operation, method, is_gated=is_gated)
         application.openapi_schema = found
     return application.openapi_schema
+
+
+def _describe(schemas: dict[str, Any]) -> None:
+    """What no route names by itself: the body of every error; and answers as they are given (examples.json)."""
+    error = shapes.Error.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= error.pop("$defs")
+    schemas["Error"] = error
+    for name in ("HTTPValidationError", "ValidationError"):  # nobody is answered so
+        schemas.pop(name, None)
+    text = Path(__file__).with_name("examples.json").read_text(encoding="utf-8")
+    for name, example in json.loads(text).items():
+        schemas[name].setdefault("example", example)
 
 
 def _complete(operation: dict[str, Any], method: str, *, is_gated: bool) -> None:

@@ -17,7 +17,7 @@ from service.http.errors import ApiError
 from service.http.offering_items import SET, split
 from service.http.repeats import Route
 from service.http.scopes import Scope
-from service.http.shapes import ApplicationList, IdList, InfrastructureList, User, UserPage
+from service.http.shapes import ApplicationList, Binding, IdList, InfrastructureList, User, UserPage
 
 PLATFORM = "platform"  # the type of the application that every tenant has
 
@@ -57,7 +57,9 @@ async def fetch_tenant_applications(permit: LookingAt) -> Response:
 
 
 @routes.get(
-    "/applications/{application_id}/bindings/tenants/{tenant_id}", summary="Whether a tenant has an application"
+    "/applications/{application_id}/bindings/tenants/{tenant_id}",
+    response_model=Binding,
+    summary="Whether a tenant has an application",
 )
 async def fetch_binding(permit: LookingAt, application_id: str, tenant_id: TenantId) -> Response:
     """It has it while one of its items is on."""

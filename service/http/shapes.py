@@ -372,6 +372,18 @@ class ApplicationList(Shape):
     items: list[Application]
 
 
+class Binding(Shape):
+    """A tenant that has an application."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"application_id": "6e6d758d-8e74-3ae3-ac84-50eb0dff12eb", "tenant_id": TENANT_EXAMPLE}
+        }
+    )
+    application_id: str
+    tenant_id: str
+
+
 class Infrastructure(Shape):
     """A storage component."""
 

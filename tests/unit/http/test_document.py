@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -28,6 +29,23 @@ def test_every_operation_says_what_it_is_for_and_every_body_has_an_example() -> 
                 name = media["schema"].get("$ref", "").rpartition("/")[2]
                 schema = found["components"]["schemas"].get(name, media["schema"])
                 assert {"example", "examples"} & (media.keys() | schema.keys()), (method, path)
+
+
+def test_every_answer_in_json_has_a_schema_with_an_example() -> None:
+    found = json.loads(document())
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            for status, answer in operation["responses"].items():
+                schema = answer.get("content", {}).get("application/json", {}).get("schema")
+                if path.startswith("/api/") and status != "204":
+                    name = (schema or {}).get("$ref", "").rpartition("/")[2]
+                    assert "example" in found["components"]["schemas"].get(name, {}), (method, path, status)
+
+
+def test_every_reference_leads_to_a_schema_and_every_schema_is_referred_to() -> None:
+    text = document()
+    referred = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert referred == set(json.loads(text)["components"]["schemas"])
 
 
 def test_every_example_fits_its_schema() -> None:
