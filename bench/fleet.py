@@ -66,6 +66,8 @@ class Workload(NamedTuple):
 class Fleet:
     """``customers`` tenants with ``workloads`` each, below ``msps`` MSPs, below ``partners`` direct partners."""
 
+    bytes_max = 500 * _GIB  # in the cloud, of one workload
+
     def __init__(
         self,
         *,
@@ -201,7 +203,7 @@ class Fleet:
         return self._event(change, workload.tenant, data, workload.id)
 
     def _usage(self, workload: Workload) -> Event:
-        storage, local = self._random.randrange(500 * _GIB), self._random.randrange(100 * _GIB)
+        storage, local = self._random.randrange(self.bytes_max), self._random.randrange(self.bytes_max // 5)
         data = {"workload_id": workload.id, "usage": {"storage_bytes": storage, "local_storage_bytes": local}}
         return self._event("workload.usage_reported", workload.tenant, data, workload.id)
 
@@ -229,7 +231,12 @@ class Fleet:
 
 
 class EditionFleet(Fleet):
-    """The same with its customers on an edition, and what it takes to switch them to a billing mode."""
+    """The same with its customers on an edition, and what it takes to switch them to a billing mode.
+
+    The bytes of a hundred thousand workloads of one customer have to be a quantity still.
+    """
+
+    bytes_max = 20 * _GIB
 
     @staticmethod
     def items_of(kind: str) -> tuple[str, ...]:

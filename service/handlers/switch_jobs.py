@@ -43,6 +43,7 @@ from service.rules.tally import Kind, Tally
 COUNTED_PER_READ = 500
 MOVED_PER_STEP = 500  # at most: a slice of the time of a process that has others to serve too
 MOVED_TOGETHER = 50  # in one transaction
+WALK_AGAIN_MS = 5_000  # where somebody could not be moved, because a sum would become too large for example
 SAID_EVERY = 10_000  # moved workloads
 UNITS_MAX = 1_000_000  # of a customer, all of which have to be read
 TRIES_MAX = 20  # to start before somebody changes again
@@ -322,7 +323,7 @@ async def _move(running: Running, job: SwitchJob) -> None:
         job,
         members=job.members if cursor else job.members[1:],
         cursor=cursor,
-        moved=job.moved + len(moving) - denied,
+        moved=min(job.total, job.moved + len(moving) - denied),
         denied=job.denied + denied,
     )
     said = after.moved // SAID_EVERY != job.moved // SAID_EVERY
@@ -445,7 +446,7 @@ async def _end(running: Running, job: SwitchJob) -> None:
     members = await all_members(running.engine.ledger, running.shard, job.tenant)
     if await _is_anybody_left(running, job.tenant):
         again = msgspec.structs.replace(job, members=members, cursor=0, walk=job.walk + 1)
-        await running.go_on(again)
+        await running.go_on(again, WALK_AGAIN_MS * job.walk)
         return
 
     def needs(view: View) -> Iterable[RecordKey]:
