@@ -105,15 +105,15 @@ async def test_a_workload_that_changes_while_all_are_counted_is_counted_as_it_is
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.set_items("msp", BASE, quota={"value": 8, "overage": 0})
-    counting = switch_jobs._Count.count
+    counting = switch_jobs.Count.count
     changes = iter(("w7", "w6"))
 
-    async def disturbed(self: switch_jobs._Count, tenant: str) -> None:
+    async def disturbed(self: switch_jobs.Count, tenant: str) -> None:
         await counting(self, tenant)
         if name := next(changes, None):
             await say(world, "plan.applied", "cust", {"plan_id": "managed", "workload_ids": [name]})
 
-    monkeypatch.setattr(switch_jobs._Count, "count", disturbed)
+    monkeypatch.setattr(switch_jobs.Count, "count", disturbed)
     await begin(world, steps=1)
     assert await world.used("cust", records.aside_item("pw_pack_adv_management")) == 5
     await sure(world)
@@ -124,10 +124,10 @@ async def test_a_workload_that_changes_while_all_are_counted_is_counted_as_it_is
 async def test_a_unit_that_comes_to_be_while_all_are_counted_is_switched_with_its_workloads(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counting = switch_jobs._Count.count
+    counting = switch_jobs.Count.count
     once = iter((True,))
 
-    async def disturbed(self: switch_jobs._Count, tenant: str) -> None:
+    async def disturbed(self: switch_jobs.Count, tenant: str) -> None:
         await counting(self, tenant)
         if next(once, False):
             await say(world, "tenant.upserted", "unit", {"parent_id": "cust", "kind": "unit", "name": "unit"})
@@ -135,7 +135,7 @@ async def test_a_unit_that_comes_to_be_while_all_are_counted_is_switched_with_it
             await say(world, "workload.registered", "unit", {"workload_id": "u", "type": "workstation"})
             await say(world, "plan.applied", "unit", {"plan_id": "p", "workload_ids": ["u"]})
 
-    monkeypatch.setattr(switch_jobs._Count, "count", disturbed)
+    monkeypatch.setattr(switch_jobs.Count, "count", disturbed)
     await begin(world, steps=1)
     await world.settle()
     world.now_ms += 5000
