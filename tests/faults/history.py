@@ -106,7 +106,7 @@ class History(NamedTuple):
 
     @property
     def calm_stages(self) -> int:
-        """So many of them are over before anything is disturbed: where customers are switched, they have to be there."""
+        """So many are over before anything is disturbed: customers that are switched have to be there."""
         return switching.CALM_STAGES if self.kind == "switching" else 0
 
     @property
