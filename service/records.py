@@ -6,6 +6,7 @@ change seldom and are read with every event, are cached in the process: a stale 
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -530,9 +531,8 @@ class Loader:
         if not tenants:
             return {}
         accounts = await self._ledger.accounts(tenants)
-        return {
-            key: Versioned(0, _shown_accounts(key, accounts.get(key.tenant, {}))) for some in keys.values() for key in some
-        }
+        asked = itertools.chain.from_iterable(keys.values())
+        return {key: Versioned(0, _shown_accounts(key, accounts.get(key.tenant, {}))) for key in asked}
 
     async def _read_populations(self, wanted: Mapping[int, Sequence[RecordKey]]) -> dict[RecordKey, Versioned]:
         tenants = _tenants_of(wanted, "?population")
