@@ -6,7 +6,6 @@ change seldom and are read with every event, are cached in the process: a stale 
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
