@@ -32,14 +32,25 @@ def needs(view: View, work: Work) -> Iterable[RecordKey]:
     data = work.event.data
     assert isinstance(data, SwitchRequested | SwitchUndoRequested)
     yield records.switch_key(work.tenant, data.switch_id)
+    yield from path_keys(view, work.tenant)
     known = view.peek(records.switch_key(work.tenant, data.switch_id))
-    if known is not None and known.value is not None and known.value.denied:
+    if known is None:
+        return  # it has to be read first: where there is an answer already, nothing else is needed
+    if known.value is not None and known.value.denied:
         yield records.waiting_key(work.tenant, records.switch_waiting(data.switch_id))
+    if known.value is not None and _has_answer(data, known.value):
+        return
     if isinstance(data, SwitchRequested) and data.plan_hash is not None:
         yield records.preview_key(work.tenant, data.plan_hash)
-    yield from path_keys(view, work.tenant)
     if view.is_placed(work.tenant) and (placement := view.placement(work.tenant)) and placement.kind == "customer":
         yield from switch_situations.needs(view, work.tenant)
+
+
+def _has_answer(data: SwitchRequested | SwitchUndoRequested, known: Switch) -> bool:
+    """Whether all there is to say is said already."""
+    if isinstance(data, SwitchRequested):
+        return not data.dry_run
+    return known.state == switch_answers.REVERTED
 
 
 def request(view: View, work: Work) -> None:
