@@ -17,6 +17,8 @@ from service.handlers.work import Arrival
 from service.transport.reading import Read
 
 SHARE = 100  # of one line in a batch: half as much decides a tenth slower, twice as much holds others up twice as long
+LONG_SHARE = 4  # of a line of tasks, each of which takes as long as dozens of events
+LONG_TOPIC = "switch-tasks"
 LENGTH_MAX = 4 * SHARE  # then the partition is polled no more, until half of it is taken
 
 Item = Arrival | Message
@@ -80,7 +82,8 @@ class Lines:
         """The next batch, at most so large; None where nothing waits. Who was served last comes first the next time."""
         read = Read(epoch, [], [], {}, {}, 0)
         for partition in list(self._lines):
-            room = min(SHARE, size_max - read.size)
+            share = LONG_SHARE if partition.topic.endswith(LONG_TOPIC) else SHARE
+            room = min(share, size_max - read.size)
             if room <= 0:
                 break
             self._take_from(partition, room, read)

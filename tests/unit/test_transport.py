@@ -28,7 +28,7 @@ from service.settings import Settings
 from service.transport import dead_letters, observed, publisher, reading, relay, topics
 from service.transport.commits import Commits
 from service.transport.gate import Gate
-from service.transport.lines import SHARE, Chunk, Lines
+from service.transport.lines import LONG_SHARE, SHARE, Chunk, Lines
 from service.transport.membership import Leases
 from service.transport.metrics import Metrics
 from service.transport.publisher import Publisher
@@ -115,6 +115,15 @@ def test_a_batch_has_a_share_of_each_line_however_long_one_of_them_is() -> None:
     assert (read.begins, read.ends) == ({PLACE: 0, OTHER: 7}, {PLACE: SHARE, OTHER: 9})
     assert taken(read) == [*range(SHARE), 7, 8]
     assert waiting.length(PLACE) == 49 * SHARE and waiting.length(OTHER) == 0
+
+
+def test_a_batch_has_few_switches_in_it_as_each_takes_as_long_as_many_events() -> None:
+    waiting, tasks = Lines(), TopicPartition("t.switch-tasks", 0)
+    waiting.add(chunk(0, 50 * SHARE, tasks))
+    waiting.add(chunk(7, 9, OTHER))
+    read = waiting.take(20 * SHARE, epoch=1)
+    assert read is not None
+    assert read.ends == {tasks: LONG_SHARE, OTHER: 9}
 
 
 def test_within_a_line_nothing_is_lost_doubled_or_overtaken() -> None:
