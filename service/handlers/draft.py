@@ -209,10 +209,6 @@ class View:
         self._kept = placements
         self._scarcity = scarcity
 
-    def has(self, key: RecordKey) -> bool:
-        """Whether a record is at hand, loaded or in the process' cache."""
-        return self.peek(key) is not None
-
     def missing(self, keys: Iterable[RecordKey]) -> list[RecordKey]:
         """Those of the records that are not at hand."""
         entries = self._entries

@@ -75,10 +75,7 @@ async def fetch_subtree(
 
 
 async def _page(permit: Permit, cursor: Cursor, *, first: bool) -> dict[str, Any]:
-    try:
-        filters = msgspec.convert(cursor.filters, Filters)
-    except msgspec.ValidationError:
-        raise malformed("The cursor is not one of ours.") from None
+    filters = paging.filters_of(cursor, Filters)
     top = (await permit.reach(filters.top, deleted=filters.allow_deleted)).node
     now = rfc3339(permit.api.engine.clock())
     found: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Query
@@ -20,6 +20,9 @@ SIZE = 100
 
 Limit = Annotated[int, Query(ge=1, description=f"How many a page has; {SIZE_MAX} at most.")]
 After = Annotated[str | None, Query(description="The cursor of the page before; it brings that one's filters along.")]
+
+
+Filters = TypeVar("Filters")
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +48,14 @@ def read(text: str) -> Cursor:
     if not 1 <= found.size <= SIZE_MAX or found.skip < 0:
         raise malformed("The cursor is not one of ours.")
     return found
+
+
+def filters_of(cursor: Cursor, kind: type[Filters]) -> Filters:
+    """The filters of the first page, which the cursor brings along; of another list's cursor they cannot be read."""
+    try:
+        return msgspec.convert(cursor.filters, kind)
+    except msgspec.ValidationError:
+        raise malformed("The cursor is not one of ours.") from None
 
 
 def answer(items: list[dict[str, Any]], timestamp: str, following: Cursor | None) -> dict[str, Any]:

@@ -85,10 +85,7 @@ async def fetch_many(
 
 
 async def _page(permit: Permit, cursor: Cursor, *, first: bool) -> dict[str, Any]:
-    try:
-        filters = msgspec.convert(cursor.filters, Filters)
-    except msgspec.ValidationError:
-        raise malformed("The cursor is not one of ours.") from None
+    filters = paging.filters_of(cursor, Filters)
     now = rfc3339(permit.api.engine.clock())
     if filters.uuids is not None:
         if len(filters.uuids) > UUIDS_MAX:
